@@ -1,0 +1,85 @@
+"""What an algorithm is: one source of global batches, a loss, what follows a step, a state to save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from xtuner_core.contracts.batch import PackedBatch
+from xtuner_core.contracts.dataset import Corpus
+from xtuner_core.contracts.loss import TokenScores
+from xtuner_core.contracts.sampling import Sample, Sampling
+from xtuner_core.contracts.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What a step of the engine did."""
+
+    step: int
+    """Counts from 1."""
+    loss: float
+    """Main loss, without the auxiliary ones."""
+    grad_norm: float
+    learning_rate: float
+    tokens: int
+    """Real tokens of the global batch."""
+    seconds: float
+    auxiliary: Mapping[str, float] = field(default_factory=dict)
+    """Auxiliary losses as added to the main one, coefficients included."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """The model's statistics summed over the step, as nested lists of numbers."""
+
+
+class Engine(Protocol):
+    """What an algorithm may ask of the engine."""
+
+    def score(self, batch: PackedBatch) -> TokenScores:
+        """Log-probabilities of a batch's labels without gradient."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
+        """Continue prompts with the model as it stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the core hands to an algorithm's factory."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    corpora: Mapping[str, Corpus]
+    """The run's datasets by the name of their entry."""
+    seed: int
+    folder: Path
+    """The run's folder; an algorithm writes below `folder / "artifacts"`."""
+
+
+class Algorithm(Protocol):
+    """Pre-training, SFT and RL look alike to the engine."""
+
+    steps: int
+    """Optimizer steps that the run will take."""
+
+    def batches(self) -> Iterator[Sequence[PackedBatch]]:
+        """Global batches, each a list of micro-batches, on the CPU; ends when the run is done."""
+
+    def after_step(self, result: StepResult) -> Mapping[str, float]:
+        """What follows a step (an evaluation, a refreshed reference); returns metrics of its own."""
+
+    def finish(self) -> Mapping[str, Any]:
+        """After the last step: the final evaluation, as plain data for the run's summary."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors from which `load_state_dict` goes on exactly."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+class AlgorithmFactory(Protocol):
+    """What an algorithm provider's `factory` names."""
+
+    def __call__(self, config: Any, services: Services) -> Algorithm:
+        """Build the algorithm of `config`."""

@@ -1,0 +1,64 @@
+"""What an optimizer and a learning-rate schedule are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from xtuner_core.contracts.operator import OperatorUser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizedParameter:
+    """A parameter as the optimizer sees it."""
+
+    name: str
+    """Qualified name in the model."""
+    role: str
+    layer: int | None
+    tensor: Tensor
+    """What is updated: the parameter, or its master copy in the precision's parameter dtype."""
+
+
+class Optimizer(OperatorUser, Protocol):
+    """Updates parameters in place."""
+
+    def step(self, grads: Sequence[Tensor], *, learning_rate: float, grad_scale: float) -> None:
+        """One update.
+
+        :param grads: in the order of the parameters, in the precision's reduction dtype.
+        :param grad_scale: multiplies every gradient first (clipping).
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """States by parameter name, and the step count."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+class OptimizerFactory(Protocol):
+    """What an optimizer provider's `factory` names."""
+
+    def __call__(
+        self, config: Any, parameters: Sequence[OptimizedParameter], *, state_dtype: torch.dtype
+    ) -> Optimizer:
+        """Build the optimizer; `state_dtype` is the precision's dtype of its states."""
+
+
+class Schedule(Protocol):
+    """A factor on the learning rate."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Factor of the `step`-th of `steps` optimizer steps, counted from 1."""
+
+
+class ScheduleFactory(Protocol):
+    """What a schedule provider's `factory` names."""
+
+    def __call__(self, config: Any) -> Schedule:
+        """Build the schedule of `config`."""
