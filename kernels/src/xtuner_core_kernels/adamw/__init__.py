@@ -1,0 +1,3 @@
+"""The AdamW update, in place."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Softmax attention within packed documents."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Grouped experts of a mixture, no token dropped."""
+
+from __future__ import annotations

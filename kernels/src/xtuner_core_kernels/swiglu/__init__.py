@@ -1,0 +1,3 @@
+"""The gated activation SwiGLU."""
+
+from __future__ import annotations
