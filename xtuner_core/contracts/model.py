@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.cache import KeyValueCache
+from xtuner_core.contracts.counts import ParameterCount
 from xtuner_core.contracts.weights import WeightMap
 
 Scope = Literal["document", "step", "micro_batch"]
@@ -54,15 +55,6 @@ class ModelOutput:
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     """Sums over the pack's real tokens, without gradient, that the engine adds up over micro-batches and
     ranks: `expert_load` is float32 [MoE layers, experts]."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParameterCount:
-    """Parameters of a model."""
-
-    total: int
-    active: int
-    """Those that one token meets; the embedding table is not among them, the head is."""
 
 
 class ModelConfig(Protocol):

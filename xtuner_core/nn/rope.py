@@ -1,0 +1,62 @@
+"""Rotary position embedding: cosines and sines of a pack's positions (Su et al. 2021, arXiv 2104.09864).
+
+T tokens, P rotated channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotaryConfig:
+    """What the frequencies are made from."""
+
+    dim: int
+    """P, even."""
+    theta: float
+    """Base of the wavelengths."""
+
+
+Frequencies: TypeAlias = Callable[[RotaryConfig, torch.dtype], tuple[Tensor, float]]
+"""From a configuration and a dtype to the inverse frequencies [P/2] on the CPU and a factor on cosine and
+sine. Scaled variants (linear, YaRN, Llama 3) are further functions of this type."""
+
+
+def default_frequencies(config: RotaryConfig, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """`theta ** (-2i / P)` (section 3.3), and no factor."""
+    exponents = torch.arange(0, config.dim, 2, dtype=dtype, device="cpu") / config.dim
+    return 1.0 / config.theta**exponents, 1.0
+
+
+class RotaryTable(nn.Module):
+    """Cosines and sines of the positions of one pack.
+
+    It holds no tensor at all, so nothing can be cast to a short dtype or lost between the meta device and
+    memory: the frequencies come from the configuration at each forward, on the CPU so that every device sees
+    the same bits.
+    """
+
+    role = "attn.core"
+
+    def __init__(self, config: RotaryConfig, frequencies: Frequencies = default_frequencies) -> None:
+        super().__init__()
+        self.config = config
+        self.frequencies = frequencies
+
+    def forward(self, positions_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine [T, P], each angle standing twice, one half after the other.
+
+        :param positions_T: int or float [T].
+        :param dtype: of the result; angles are taken in float32, and in float64 where the result is.
+        """
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        inverse, factor = self.frequencies(self.config, exact)
+        angles = positions_T.to(exact)[:, None] * inverse.to(positions_T.device, non_blocking=True)
+        angles_TP = torch.cat((angles, angles), dim=-1)
+        return (angles_TP.cos() * factor).to(dtype), (angles_TP.sin() * factor).to(dtype)
