@@ -1,0 +1,314 @@
+"""From what a person writes to a frozen plan: activate, pick, assemble the schema, patch, validate, negotiate."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from xtuner_core import __version__
+from xtuner_core.capabilities import negotiate, unknown_words
+from xtuner_core.config.layers import Assignment, Layer, flatten, parse_overrides, read_recipe, read_recipe_file
+from xtuner_core.config.lookup import Lookup
+from xtuner_core.config.naming import Naming
+from xtuner_core.config.picks import Choice, Layers, Picker
+from xtuner_core.config.schema import PLUGINS, Schema, leaf_origins
+from xtuner_core.content import content_hash
+from xtuner_core.errors import ComposeError, ConfigError, XTunerCoreError
+from xtuner_core.host import Host
+from xtuner_core.plan import Plan, PlannedPatch, PlannedPick, PlannedPlugin
+from xtuner_core.records import MANY_SLOTS, SLOTS, UNPICKED_SLOTS, AlgorithmProvider, Problem
+from xtuner_core.stages import stage_problems
+
+DEFAULT_RECIPE = "default"
+"""Name of the recipe that a run starts from when neither a recipe nor an algorithm is named."""
+
+REQUIRED = ("model", "device", "algorithm", "loss", "optimizer", "precision", "schedule")
+"""Slots without which no run can be wired."""
+
+OWN_SLOTS = ("model", "dataset", "algorithm")
+"""Slots that a user's recipe decides by itself; it leaves the others to the algorithm's recipe, slot by slot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """A plan, or the problems that stand in its way."""
+
+    host: Host
+    plan: Plan | None = None
+    problems: tuple[Problem, ...] = ()
+    error: XTunerCoreError | None = None
+    """The failure that ended composing early (an unreadable recipe, a broken plugin), also among the problems."""
+
+    def require(self) -> Plan:
+        """The plan.
+
+        :raises XTunerCoreError: there are problems.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.plan is None:
+            raise ComposeError(self.problems)
+        return self.plan
+
+
+def compose(
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    *,
+    plugins: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    host: Host | None = None,
+) -> Composition:
+    """Wire a run without starting it. Imports no torch.
+
+    :param recipe: path of a YAML file, the name of a recipe that a plugin ships, or a mapping; None takes the
+        default recipe of the algorithm that is named, pre-training's otherwise.
+    :param plugins: plugins that are named: each fills the slots of which it has one offer.
+    :param overrides: `key=value` lines, or a mapping; they count more than everything else.
+    :param host: the plugins to choose from; None makes one of what is installed.
+    :raises XTunerCoreError: only where no host could be made; every other failure is data in the result.
+    """
+    host = Host() if host is None else host
+    try:
+        return _Composer(host, plugins).compose(recipe, overrides)
+    except XTunerCoreError as error:
+        known = (error.plugin,) if error.plugin else ()
+        problem = Problem(message=error.message, fix=error.fix, code="error", plugins=known)
+        return Composition(host=host, problems=(problem,), error=error)
+
+
+@dataclass(slots=True)
+class _Composer:
+    host: Host
+    named: Sequence[str]
+    problems: list[Problem] = field(default_factory=list)
+
+    def compose(self, recipe: Any, overrides: Any) -> Composition:
+        host = self.host
+        host.activate(*self.named)
+        layers = self._read(recipe, overrides)
+        naming, lookup = Naming(self.named, host), Lookup(host)
+        picker = Picker(layers, naming, lookup)
+        picker.pick_all()
+        choices = picker.choices
+        self.problems += picker.problems + naming.contested(choices) + self._missing(choices, picker.problems)
+        schema = self._schema(choices)
+        for layer in (picker.presets, layers.default, layers.recipe):
+            self._assign(schema, layer)
+        patches = self._patch(schema, choices, layers.command)
+        self._assign(schema, layers.command)
+        config, wrong = schema.resolve()
+        self.problems += wrong + self._wiring_problems(choices) + naming.unused(c.offer for c in choices.values())
+        if self.problems:
+            return Composition(host=host, problems=tuple(self.problems))
+        plan = self._freeze(choices, config, schema.origins, patches, lookup.notes)
+        refused = tuple(host.check(plan, None))
+        return Composition(host=host, plan=None if refused else plan, problems=refused)
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, recipe: Any, overrides: Any) -> Layers:
+        layers = Layers()
+        layers.command = parse_overrides(overrides) if not isinstance(overrides, Mapping) else flatten(overrides, (), "call")
+        if recipe is not None:
+            layers.recipe = self._recipe(recipe)
+        for layer in (layers.recipe, layers.command):
+            self.host.activate(*_listed_plugins(layer))
+        layers.default = self._default(layers, alone=recipe is None)
+        self.host.activate(*_listed_plugins(layers.default))
+        return layers
+
+    def _recipe(self, recipe: str | Path | Mapping[str, Any]) -> Layer:
+        if isinstance(recipe, Mapping):
+            return flatten(recipe, (), "recipe")
+        shipped = self.host.recipes()
+        if str(recipe) in shipped:
+            return self._shipped(str(recipe))
+        if not Path(recipe).suffix:
+            names = ", ".join(sorted(shipped))
+            raise ConfigError(f"no recipe {str(recipe)!r}", fix=f"write the path of a .yaml file, or one of {names}")
+        return read_recipe_file(Path(recipe))
+
+    def _shipped(self, name: str) -> Layer:
+        _, recipe = self.host.recipes()[name]
+        package, _, file = recipe.file.partition(":")
+        return read_recipe(files(package).joinpath(file).read_text(encoding="utf-8"), f"recipe {name}")
+
+    def _default(self, layers: Layers, *, alone: bool) -> Layer:
+        """The algorithm's recipe; beside a recipe of the user's, only what that leaves to it."""
+        name = self._algorithm_recipe(layers)
+        if name is None and not alone:
+            return []
+        default = self._shipped(name or DEFAULT_RECIPE)
+        return default if alone else [a for a in default if a.path[0] in SLOTS and a.path[0] not in OWN_SLOTS]
+
+    def _algorithm_recipe(self, layers: Layers) -> str | None:
+        """Recipe of the algorithm that the user names, explicitly or by its plugin."""
+        key = (("algorithm",), ("algorithm", "name"))
+        written = [a.value for layer in (layers.recipe, layers.command) for a in layer if a.path in key]
+        naming = Naming(self.named, self.host).fills("algorithm")
+        offer = Lookup(self.host).find("algorithm", written[-1]).offer if written else naming
+        if offer is None:
+            return None
+        assert isinstance(offer.provider, AlgorithmProvider)
+        return offer.provider.recipe
+
+    # ── checking ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _missing(self, choices: Mapping[str, Choice], failed: Sequence[Problem]) -> list[Problem]:
+        excused = {problem.key for problem in failed}
+        absent = [slot for slot in REQUIRED if slot not in choices and slot not in excused]
+        return [self._nothing_for(slot) for slot in absent]
+
+    def _nothing_for(self, slot: str) -> Problem:
+        names = {o.name for o in self.host.registry.of_slot(slot)} | self.host.discovery.listed(slot).keys()
+        fix = f"write {slot}={'|'.join(sorted(names))}" if names else f"install a plugin that offers a {slot}"
+        return Problem(message=f"no {slot} is chosen", fix=fix, code="missing", key=slot)
+
+    def _schema(self, choices: Mapping[str, Choice]) -> Schema:
+        sections = {c.path: (self.host.config_class(c.offer), str(c.offer)) for c in choices.values()}
+        for slot in MANY_SLOTS:
+            if any(key.startswith(f"{slot}.") for key in choices):
+                sections.setdefault((slot,), (None, f"slot {slot!r}"))
+        for plugin in self.host.active:
+            settings = self.host.settings_class(plugin)
+            if settings is not None:
+                sections[(PLUGINS, plugin)] = (settings, f"plugin {plugin!r}")
+        return Schema(sections, self.host.discovery.candidates.keys() - self.host.active.keys())
+
+    def _assign(self, schema: Schema, layer: Layer) -> None:
+        self.problems += [p for p in map(schema.assign, layer) if p is not None]
+
+    def _patch(self, schema: Schema, choices: Mapping[str, Choice], command: Layer) -> list[PlannedPatch]:
+        """Collect every plugin's patches, refuse conflicts, apply the rest."""
+        seen_by_plugins = Schema.resolve(schema)[0]
+        for assignment in command:
+            _put(seen_by_plugins, assignment)
+        applied: dict[str, PlannedPatch] = {}
+        for plugin, patch in self.host.patches(seen_by_plugins):
+            planned = PlannedPatch(path=patch.path, value=patch.value, plugin=plugin, reason=patch.reason)
+            problem = _patch_conflict(planned, applied, choices)
+            if problem is None:
+                applied[patch.path] = planned
+                origin = f"patch of plugin {plugin!r}: {patch.reason}"
+                problem = schema.assign(Assignment(tuple(patch.path.split(".")), patch.value, origin))
+            self.problems += [problem] if problem else []
+        return list(applied.values())
+
+    def _wiring_problems(self, choices: Mapping[str, Choice]) -> list[Problem]:
+        registry = self.host.registry
+        private = {word: text for info in self.host.infos.values() for word, text in info.capabilities.items()}
+        offers = [offer for slot in SLOTS for offer in registry.of_slot(slot)]
+        chosen = {key: choice.offer for key, choice in choices.items()}
+        strategies = {k: c.offer for k, c in choices.items() if c.slot == "parallelism"}
+        return [
+            *registry.conflicts(),
+            *unknown_words(offers, private),
+            *negotiate(chosen, others=offers),
+            *stage_problems(strategies),
+        ]
+
+    # ── freezing ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _freeze(
+        self,
+        choices: Mapping[str, Choice],
+        config: dict[str, Any],
+        given: Mapping[str, str],
+        patches: Sequence[PlannedPatch],
+        notes: Sequence[str],
+    ) -> Plan:
+        split = [f"{c.offer}: {c.offer.provider.depends_on_split}" for c in choices.values() if c.offer.provider.depends_on_split]
+        return Plan(
+            core=__version__,
+            plugins=planned_plugins(self.host, list(self.host.active)),
+            picks=tuple(_planned(choice) for choice in choices.values()),
+            config=config,
+            origins=leaf_origins(config, given) | {key: c.origin for key, c in choices.items()},
+            patches=tuple(patches),
+            notes=(*notes, *split),
+            environment=environment(),
+        )
+
+
+def planned_plugins(host: Host, names: Sequence[str]) -> tuple[PlannedPlugin, ...]:
+    """Exactly which plugins these are."""
+    return tuple(
+        PlannedPlugin(
+            name=name,
+            module=host.active[name].module,
+            distribution=host.active[name].distribution,
+            version=host.active[name].version,
+            contract=host.infos[name].contract,
+            content=content_hash(host.active[name].module) if host.active[name].editable else None,
+        )
+        for name in sorted(names)
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions of what is beneath."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "xtuner-core-kernels", "transformers", "triton"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _planned(choice: Choice) -> PlannedPick:
+    return PlannedPick(
+        key=choice.key,
+        slot=choice.slot,
+        name=choice.offer.name,
+        plugin=choice.offer.plugin,
+        preset=choice.preset,
+        source=str(choice.source) if choice.source else None,
+    )
+
+
+def _listed_plugins(layer: Layer) -> list[str]:
+    """Plugins that a layer activates: `plugins: [a, b]`, or the names whose settings it gives; the list is taken out."""
+    listed = [a for a in layer if a.path == (PLUGINS,)]
+    layer[:] = [a for a in layer if a.path != (PLUGINS,)]
+    names: list[str] = []
+    for assignment in listed:
+        value = [assignment.value] if isinstance(assignment.value, str) else assignment.value
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise ConfigError(f"plugins = {assignment.value!r} ({assignment.origin}) is no list of names")
+        names += value
+    return names
+
+
+def _put(config: dict[str, Any], assignment: Assignment) -> None:
+    """Show plugins what the command line says, without validating it yet."""
+    *parents, last = assignment.path
+    for part in parents:
+        inner = config.get(part)
+        if not isinstance(inner, dict):
+            return
+        config = inner
+    config[last] = assignment.value
+
+
+def _patch_conflict(
+    patch: PlannedPatch, applied: Mapping[str, PlannedPatch], choices: Mapping[str, Choice]
+) -> Problem | None:
+    other = applied.get(patch.path)
+    if other is not None:
+        message = (
+            f"plugins {other.plugin!r} and {patch.plugin!r} both set {patch.path}: to {other.value!r} ({other.reason}) "
+            f"and to {patch.value!r} ({patch.reason})"
+        )
+        fix = "leave one of them out"
+        return Problem(message=message, fix=fix, code="patches", key=patch.path, plugins=(other.plugin, patch.plugin))
+    if patch.path in choices or patch.path in SLOTS or patch.path in UNPICKED_SLOTS or patch.path.endswith(".name"):
+        message = f"plugin {patch.plugin!r} patches {patch.path}, which is a pick; picks are the user's"
+        fix = f"update or leave out {patch.plugin!r}"
+        return Problem(message=message, fix=fix, code="patches", key=patch.path, plugins=(patch.plugin,))
+    return None

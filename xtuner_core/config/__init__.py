@@ -1,0 +1,1 @@
+"""Configuration: picks told from values, a schema from the active plugins' dataclasses, origins, errors."""

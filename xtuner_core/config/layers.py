@@ -1,0 +1,113 @@
+"""Where values come from: recipes with their line numbers, `key=value` of the command line, mappings of a caller."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xtuner_core.errors import ConfigError
+
+Key = tuple[str, ...]
+"""A configuration key in its parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One value given to one key, and who gave it."""
+
+    path: Key
+    value: Any
+    origin: str
+    """`recipe.yaml:12`, `command line`, `preset 30b-a3b of qwen3_moe` …"""
+
+    @property
+    def key(self) -> str:
+        """The key as a person writes it."""
+        return ".".join(self.path)
+
+
+Layer = list[Assignment]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: `1e-3` is a number."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
+def read_recipe(text: str, label: str) -> Layer:
+    """Every leaf of a YAML mapping, with its line.
+
+    :param label: how the file is called in messages.
+    :raises ConfigError: it is no YAML, no mapping, or a key stands in it twice.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{label} is no valid YAML: {' '.join(str(error).split())}") from error
+    if node is None:
+        return []
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{label} holds no mapping of keys to values", fix="write key: value lines")
+    return list(_leaves(node, (), label, loader))
+
+
+def _leaves(node: yaml.MappingNode, path: Key, label: str, loader: _Loader) -> Iterator[Assignment]:
+    seen: dict[str, int] = {}
+    for key_node, value in node.value:
+        key, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1
+        if key in seen:
+            message = f"{label}:{line}: the key {'.'.join((*path, key))} stands already in line {seen[key]}"
+            raise ConfigError(message, fix="keep one of them")
+        seen[key] = line
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from _leaves(value, (*path, key), label, loader)
+        else:
+            yield Assignment((*path, key), loader.construct_object(value, deep=True), f"{label}:{line}")
+
+
+def parse_overrides(arguments: Sequence[str], origin: str = "command line") -> Layer:
+    """`key=value` arguments; values are YAML.
+
+    :raises ConfigError: an argument has no `=`, or its value is no YAML.
+    """
+    layer: Layer = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{argument!r} is no key=value", fix="write key=value, or the path of a .yaml recipe first")
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of {argument!r} is no valid YAML: {' '.join(str(error).split())}") from error
+        layer += flatten(value, tuple(key.split(".")), origin)
+    return layer
+
+
+def flatten(value: Any, path: Key, origin: str) -> Layer:
+    """Leaves of nested mappings; an empty mapping is a leaf."""
+    if isinstance(value, Mapping) and value:
+        return [leaf for key, item in value.items() for leaf in flatten(item, (*path, str(key)), origin)]
+    return [Assignment(path, value, origin)]
+
+
+def read_recipe_file(path: Path) -> Layer:
+    """A recipe from disk.
+
+    :raises ConfigError: it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {path} cannot be read: {error}") from error
+    return read_recipe(text, str(path))

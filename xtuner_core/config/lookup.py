@@ -1,0 +1,172 @@
+"""From what a person writes for a slot to an offer: its name, `provider:preset`, a preset's alias, a path, `auto`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xtuner_core.errors import ConfigError, ContractError, PluginError, UnknownName, UsageError
+from xtuner_core.hf.config import read_config
+from xtuner_core.host import Host
+from xtuner_core.loading import load
+from xtuner_core.records import DeviceProvider, Preset
+from xtuner_core.registry import Offer
+
+if TYPE_CHECKING:
+    from xtuner_core.config.picks import Choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An offer, and the values that the way of writing it brings along."""
+
+    offer: Offer
+    preset: str | None = None
+    source: Path | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """Origin of those values."""
+
+
+class Lookup:
+    """Finds offers among the active plugins, then in the offers index, activating the owner."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.notes: list[str] = []
+
+    def find(self, slot: str, spec: Any) -> Found:
+        """The offer that `spec` names.
+
+        :raises UnknownName: nobody offers it; names installed plugins that would serve.
+        :raises XTunerCoreError: its plugin is broken, or a checkpoint's config.json cannot be read.
+        """
+        if not isinstance(spec, str):
+            raise ConfigError(f"{spec!r} is no name of a {slot}", fix=f"write {slot}=NAME")
+        if slot == "model" and ("/" in spec or spec.startswith(".")):
+            return self._checkpoint(Path(spec).expanduser())
+        name, _, preset = spec.partition(":")
+        offer = self.host.registry.find(slot, name) or self._inactive(slot, name)
+        if offer is not None:
+            return _with_preset(offer, preset) if preset else Found(offer=offer)
+        aliased = self.host.registry.find_alias(slot, spec)
+        if aliased is not None:
+            return _with_preset(aliased[0], aliased[1].name)
+        raise self._unknown(slot, name)
+
+    def start_small(self, offer: Offer) -> Found:
+        """An offer that was chosen by its plugin's name: a model starts from its preset `tiny`."""
+        tiny = any(preset.name == "tiny" for preset in offer.provider.presets)
+        return _with_preset(offer, "tiny") if tiny else Found(offer=offer)
+
+    def automatic(self, slot: str, choices: Mapping[str, Choice]) -> Found:
+        """What `auto` means: the accelerator that is here, else the host; the device's own precision."""
+        if slot == "device":
+            return Found(offer=self._present_device())
+        device = choices.get("device")
+        if device is None:
+            raise UsageError("no device was chosen, so none says what precision it prefers", fix=f"write {slot}=NAME")
+        assert isinstance(device.offer.provider, DeviceProvider)
+        return self.find(slot, device.offer.provider.precision)
+
+    # ── checkpoints ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _checkpoint(self, folder: Path) -> Found:
+        hf_config = read_config(folder)
+        model_type = str(hf_config["model_type"])
+        offer = self.host.registry.find_model_type(model_type)
+        if offer is None:
+            for owner in self.host.discovery.owners("hf", model_type)[:1]:
+                self.host.activate(owner)
+            offer = self.host.registry.find_model_type(model_type)
+        if offer is None:
+            types = sorted(self.host.discovery.listed("hf"))
+            message = f"{folder / 'config.json'} is of model_type {model_type!r}, which no installed plugin reads"
+            raise UnknownName(message, fix=f"install a plugin for it; these are read: {', '.join(types) or 'none'}")
+        return Found(
+            offer=offer, source=folder.resolve(), values=self._values(offer, hf_config, folder), label=f"{folder}/config.json"
+        )
+
+    def _values(self, offer: Offer, hf_config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        config: Any = self.host.config_class(offer)
+        try:
+            return asdict(config.from_hf(hf_config))
+        except (ValueError, TypeError) as error:
+            message = f"{folder / 'config.json'}: {error}"
+            raise ConfigError(message, fix=f"{offer} does not do this", plugin=offer.plugin) from error
+
+    # ── the index, and what to say when nothing is found ───────────────────────────────────────────────────────
+
+    def _inactive(self, slot: str, name: str) -> Offer | None:
+        owners = [owner for owner in self.host.discovery.owners(slot, name) if owner not in self.host.active]
+        if not owners:
+            return None
+        if len(owners) > 1:
+            raise UsageError(
+                f"{slot} {name!r} is offered by the installed plugins {' and '.join(map(repr, owners))}",
+                fix=f"write --plugins {owners[0]} or --plugins {owners[1]}",
+            )
+        self.host.activate(owners[0])
+        offer = self.host.registry.find(slot, name)
+        if offer is None:
+            candidate = self.host.active[owners[0]]
+            message = f"{candidate} lists {slot}/{name} in its offers index, but does not offer it"
+            raise ContractError(message, fix=f"update or uninstall {candidate.distribution}", plugin=owners[0])
+        return offer
+
+    def _unknown(self, slot: str, name: str) -> UnknownName:
+        offered = {offer.name for offer in self.host.registry.of_slot(slot)}
+        aliases = {p.alias for o in self.host.registry.of_slot(slot) for p in o.provider.presets if p.alias}
+        inactive = self.host.discovery.listed(slot).keys() - offered
+        near = get_close_matches(name, [*offered, *aliases, *inactive], n=1)
+        if near:
+            return UnknownName(f"no installed plugin offers the {slot} {name!r}", fix=f"write {slot}={near[0]}")
+        others = f"installed are {', '.join(sorted(offered | inactive)) or 'none'}"
+        return UnknownName(
+            f"no installed plugin offers the {slot} {name!r}", fix=f"{others}; install the plugin that offers {name!r}"
+        )
+
+    # ── devices ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _present_device(self) -> Offer:
+        offers = self.host.registry.of_slot("device")
+        present = [offer for offer in offers if self._probe(offer) > 0]
+        accelerators = [offer for offer in present if offer.provider.accelerator]  # type: ignore[attr-defined]
+        if len(accelerators) > 1:
+            names = " and ".join(str(offer) for offer in accelerators)
+            fix = "write " + " or ".join(f"device={offer.name}" for offer in accelerators)
+            raise UsageError(f"several accelerators are here: {names}", fix=fix)
+        self._note_inactive(offers)
+        if not present:
+            raise UsageError("no active plugin finds its device here", fix="write device=NAME, or --plugins NAME")
+        return accelerators[0] if accelerators else present[0]
+
+    def _probe(self, offer: Offer) -> int:
+        assert isinstance(offer.provider, DeviceProvider)
+        probe = load(offer.provider.probe, plugin=offer.plugin, distribution=offer.distribution)
+        try:
+            return int(probe().count)
+        except Exception as error:
+            message = f"{offer} cannot say whether its device is here: {type(error).__name__}: {error}"
+            raise PluginError(message, fix="name the device that is wanted, device=NAME", plugin=offer.plugin) from error
+
+    def _note_inactive(self, offers: list[Offer]) -> None:
+        inactive = self.host.discovery.listed("device").keys() - {offer.name for offer in offers}
+        if inactive:
+            self.notes.append(f"device=auto looked at active plugins only; installed, inactive: {', '.join(sorted(inactive))}")
+
+
+def _with_preset(offer: Offer, wanted: str) -> Found:
+    presets: dict[str, Preset] = {preset.name: preset for preset in offer.provider.presets}
+    if wanted not in presets:
+        near = get_close_matches(wanted, presets, n=1) or sorted(presets)
+        raise UnknownName(
+            f"{offer} has no preset {wanted!r}", fix=f"write {offer.slot}={offer.name}:{near[0]}" if near else ""
+        )
+    preset = presets[wanted]
+    return Found(offer=offer, preset=wanted, values=preset.values, label=f"preset {wanted} of {offer.name}")

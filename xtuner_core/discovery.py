@@ -1,0 +1,111 @@
+"""What is installed: entry points read once as metadata. Nothing is imported here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
+
+PLUGINS = "xtuner_core.plugins"
+"""Entry point group of plugins: name = module."""
+OFFERS = "xtuner_core.offers"
+"""Entry point group of the offers index: `slot/name` = the owning plugin's module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An installed plugin, not imported."""
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    editable: bool
+    """Whether its files may change while its version stays."""
+    fault: str = ""
+    """Why it cannot be activated, where that shows without importing it."""
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} ({self.distribution} {self.version})"
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Everything that is installed."""
+
+    candidates: Mapping[str, Candidate] = field(default_factory=dict)
+    clashes: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    """Names that several distributions claim; none of them can be activated by it."""
+    index: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """`slot/name` to the names of the plugins that list it."""
+
+    def owners(self, slot: str, name: str) -> tuple[str, ...]:
+        """Plugins whose distribution lists this offer; slot `hf` asks for a Hugging Face `model_type`."""
+        return self.index.get(f"{slot}/{name}", ())
+
+    def listed(self, slot: str) -> dict[str, tuple[str, ...]]:
+        """Names of a slot in the index, and the plugins that list each."""
+        prefix = f"{slot}/"
+        return {key.removeprefix(prefix): value for key, value in self.index.items() if key.startswith(prefix)}
+
+    def of_distribution(self, name: str) -> list[str]:
+        """Plugins of one distribution."""
+        return sorted(item.name for item in self.candidates.values() if item.distribution == name)
+
+
+def discover() -> Discovery:
+    """Scan the environment once."""
+    claims: dict[str, dict[str, Candidate]] = defaultdict(dict)
+    for point in entry_points(group=PLUGINS):
+        candidate = _candidate(point)
+        claims[point.name][candidate.distribution] = candidate
+    single = {name: next(iter(found.values())) for name, found in claims.items() if len(found) == 1}
+    clashes = {name: tuple(found.values()) for name, found in claims.items() if len(found) > 1}
+    return Discovery(single, clashes, _index(entry_points(group=OFFERS), single.values()))
+
+
+def _candidate(point: EntryPoint) -> Candidate:
+    dist = point.dist
+    assert dist is not None
+    return Candidate(point.name, point.value, dist.name, dist.version, _is_editable(dist), _fault(point, dist))
+
+
+def _is_editable(dist: Distribution) -> bool:
+    text = dist.read_text("direct_url.json")
+    return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
+
+
+def _fault(point: EntryPoint, dist: Distribution) -> str:
+    root = point.module.partition(".")[0]
+    if importlib.util.find_spec(root) is None:
+        return f"its package {root!r} is not there"
+    missing = [name for name in _required(dist) if not _installed(name)]
+    return f"it requires {', '.join(missing)}, not installed" if missing else ""
+
+
+def _required(dist: Distribution) -> list[str]:
+    lines = [line for line in dist.requires or () if ";" not in line]
+    return [match.group() for line in lines if (match := re.match(r"[A-Za-z0-9._-]+", line))]
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _index(points: Iterable[EntryPoint], candidates: Iterable[Candidate]) -> dict[str, tuple[str, ...]]:
+    by_module = {(item.distribution, item.module): item.name for item in candidates}
+    index: dict[str, set[str]] = defaultdict(set)
+    for point in points:
+        assert point.dist is not None
+        owner = by_module.get((point.dist.name, point.value))
+        if owner is not None:
+            index[point.name].add(owner)
+    return {key: tuple(sorted(owners)) for key, owners in sorted(index.items())}

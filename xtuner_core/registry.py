@@ -1,0 +1,110 @@
+"""The index of what the active plugins offer: lookup, conflicts, who offers this?"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from xtuner_core.errors import ContractError
+from xtuner_core.records import SLOTS, Preset, Problem, Provider
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)?")
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A provider and the plugin that it comes from."""
+
+    provider: Provider[Any]
+    plugin: str
+    distribution: str
+    version: str
+
+    @property
+    def slot(self) -> str:
+        """Slot of the provider."""
+        return self.provider.slot
+
+    @property
+    def name(self) -> str:
+        """Name of the provider."""
+        return self.provider.name
+
+    def __str__(self) -> str:
+        return f"{self.slot} {self.name!r} of plugin {self.plugin!r} ({self.distribution} {self.version})"
+
+
+def check_provider(provider: object, plugin: str) -> Provider[Any]:
+    """The record, if it is one.
+
+    :raises ContractError: it is no provider, or a field of it has a wrong form.
+    """
+    if not isinstance(provider, Provider):
+        raise ContractError(f"plugin {plugin!r} offers {provider!r}, which is no Provider", plugin=plugin)
+    faults = {
+        f"slot {provider.slot!r} is not known": provider.slot not in SLOTS,
+        f"name {provider.name!r} is not lower snake case": not _NAME.fullmatch(provider.name),
+        f"factory {provider.factory!r} is not 'package.module:function'": not _REFERENCE.fullmatch(provider.factory),
+        f"config {provider.config!r} is not 'package.module:Class'": isinstance(provider.config, str)
+        and not _REFERENCE.fullmatch(provider.config),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ContractError(f"plugin {plugin!r} offers {provider.slot} {provider.name!r}: its {fault}", plugin=plugin)
+    return provider
+
+
+class Registry:
+    """Offers by slot and name, in the order of activation."""
+
+    def __init__(self) -> None:
+        self._offers: list[Offer] = []
+
+    def __iter__(self) -> Iterable[Offer]:  # type: ignore[override]
+        return iter(self._offers)
+
+    def add(self, offers: Iterable[Offer]) -> None:
+        """Index a plugin's offers."""
+        self._offers.extend(offers)
+
+    def of_slot(self, slot: str) -> list[Offer]:
+        """Every offer of a slot."""
+        return [offer for offer in self._offers if offer.slot == slot]
+
+    def of_plugin(self, plugin: str) -> list[Offer]:
+        """Every offer of a plugin."""
+        return [offer for offer in self._offers if offer.plugin == plugin]
+
+    def find(self, slot: str, name: str) -> Offer | None:
+        """The offer of this name, or None."""
+        return self._first(lambda offer: offer.slot == slot and offer.name == name)
+
+    def find_alias(self, slot: str, alias: str) -> tuple[Offer, Preset] | None:
+        """The offer and preset that a preset's alias stands for, or None."""
+        pairs = ((offer, preset) for offer in self.of_slot(slot) for preset in offer.provider.presets)
+        return next((pair for pair in pairs if pair[1].alias == alias), None)
+
+    def find_model_type(self, model_type: str) -> Offer | None:
+        """The model family that reads this Hugging Face `model_type`, or None."""
+        return self._first(lambda offer: model_type in getattr(offer.provider, "hf_model_types", ()))
+
+    def _first(self, wanted: Callable[[Offer], bool]) -> Offer | None:
+        return next((offer for offer in self._offers if wanted(offer)), None)
+
+    def conflicts(self) -> list[Problem]:
+        """Offers of one name in one slot."""
+        groups: dict[str, list[Offer]] = defaultdict(list)
+        for offer in self._offers:
+            groups[f"{offer.slot} {offer.name!r}"].append(offer)
+        return [_conflict(what, offers) for what, offers in groups.items() if len(offers) > 1]
+
+
+def _conflict(what: str, offers: list[Offer]) -> Problem:
+    plugins = tuple(offer.plugin for offer in offers)
+    sources = " and ".join(f"plugin {o.plugin!r} ({o.distribution} {o.version})" for o in offers)
+    fix = f"leave one of them out of --plugins, or uninstall {offers[-1].distribution}"
+    return Problem(message=f"{what} is offered by {sources}", fix=fix, code="conflict", plugins=plugins)

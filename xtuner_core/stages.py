@@ -1,0 +1,71 @@
+"""The order in which parallelism strategies are applied, and what two of them cannot share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from xtuner_core.errors import ComposeError
+from xtuner_core.records import STAGES, ParallelismProvider, Problem
+from xtuner_core.registry import Offer
+
+
+def stage_problems(strategies: Mapping[str, Offer]) -> list[Problem]:
+    """Two strategies on one dimension, two schedules, stages that wait for each other.
+
+    :param strategies: parallelism offers by the key that chose them.
+    """
+    problems = _shared(strategies)
+    try:
+        stage_order(strategies)
+    except ComposeError as error:
+        problems += error.problems
+    return problems
+
+
+def stage_order(strategies: Mapping[str, Offer]) -> list[str]:
+    """Keys of the strategies in the order in which they are applied: by stage, then as written.
+
+    :raises ComposeError: their stages wait for each other.
+    """
+    providers = {key: _provider(offer) for key, offer in strategies.items()}
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for earlier, later in zip(STAGES, STAGES[1:], strict=False):
+        sorter.add(later, earlier)
+    for provider in providers.values():
+        sorter.add(provider.stage, *provider.after)
+        for later in provider.before:
+            sorter.add(later, provider.stage)
+    try:
+        stages = list(sorter.static_order())
+    except CycleError as error:
+        keys = tuple(strategies)
+        message = f"the stages of {', '.join(keys)} wait for each other: {' -> '.join(error.args[1])}"
+        raise ComposeError([Problem(message=message, fix="leave one of them out", code="stages")]) from error
+    return sorted(providers, key=lambda key: stages.index(providers[key].stage))
+
+
+def _provider(offer: Offer) -> ParallelismProvider[object]:
+    assert isinstance(offer.provider, ParallelismProvider)
+    return offer.provider
+
+
+def _shared(strategies: Mapping[str, Offer]) -> list[Problem]:
+    owners: dict[str, list[str]] = defaultdict(list)
+    for key, offer in strategies.items():
+        for dimension in _provider(offer).dimensions:
+            owners[f"own the dimension {dimension}"].append(key)
+        if _provider(offer).schedule:
+            owners["drive the schedule of micro-batches"].append(key)
+    return [
+        Problem(
+            message=f"{' and '.join(f'{key} ({strategies[key]})' for key in keys)} both {what}",
+            fix=f"take out {keys[-1]}",
+            code="dimension",
+            key=keys[-1],
+            plugins=tuple(strategies[key].plugin for key in keys),
+        )
+        for what, keys in owners.items()
+        if len(keys) > 1
+    ]
