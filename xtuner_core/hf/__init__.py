@@ -1,0 +1,1 @@
+"""Hugging Face in and out: configuration, tokenizer and safetensors, read and written as a stream."""

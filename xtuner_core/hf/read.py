@@ -1,0 +1,121 @@
+"""Weights in: a folder of safetensors streamed into a model, once every key is accounted for both ways."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from xtuner_core.contracts.weights import WeightEntry, WeightMap
+from xtuner_core.errors import WeightError
+from xtuner_core.hf.checkpoint import Checkpoint, open_checkpoint, refusal
+from xtuner_core.hf.header import StoredTensor
+from xtuner_core.hf.targets import named_tensors, region
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """What a load did."""
+
+    tensors: int
+    bytes: int
+    """Bytes read from the files."""
+    casts: Mapping[str, int] = field(default_factory=dict)
+    """Tensors whose dtype changed on the way in, counted by `"bfloat16 to float32"`."""
+    ignored: tuple[str, ...] = ()
+    """Keys of the checkpoint that `WeightMap.optional` allows and nothing reads."""
+
+
+def read_weights(model: nn.Module, weight_map: WeightMap, folder: Path | str) -> LoadReport:
+    """Fill a materialised model from `model.safetensors`, or from shards with an index.
+
+    Every problem of every key is found from the headers before the first byte of a parameter is written. Host
+    memory peaks at about one shard: files are mapped one at a time and read tensor by tensor.
+
+    :param model: parameters on any device, of any floating dtype; a tensor is cast as it is copied.
+    :raises WeightError: a file is missing, damaged or truncated, a key missing, extra, misshapen or doubled.
+    :raises ContractError: the weight map does not fit the model.
+    """
+    checkpoint = open_checkpoint(Path(folder))
+    targets = named_tensors(model)
+    regions = {entry.hf_name: region(entry, targets) for entry in weight_map.entries}
+    _account(checkpoint, weight_map, regions)
+    casts: Counter[str] = Counter()
+    for file, stored in _by_file(checkpoint, weight_map.entries).items():
+        casts += _copy(file, stored, regions)
+    read = [checkpoint.tensors[name] for name in regions]
+    return LoadReport(
+        tensors=len(read),
+        bytes=sum(tensor.nbytes for tensor in read),
+        casts=dict(casts),
+        ignored=tuple(sorted(checkpoint.tensors.keys() - regions.keys())),
+    )
+
+
+def _account(checkpoint: Checkpoint, weight_map: WeightMap, regions: Mapping[str, Tensor]) -> None:
+    damage = list(checkpoint.problems)
+    mismatches = [
+        problem
+        for key, target in regions.items()
+        if checkpoint.complete and (problem := _mismatch(checkpoint, key, target))
+    ]
+    for key, stored in sorted(checkpoint.tensors.items()):
+        if key not in regions and key not in weight_map.optional:
+            found = list(stored.shape)
+            mismatches.append(f"{stored.file.name}: {key}: extra, expected no such key, found {found}")
+    if damage:
+        raise refusal(checkpoint.folder, damage + mismatches, fix="fetch the files again")
+    if mismatches:
+        fix = "take config.json and weights from one checkpoint"
+        raise refusal(checkpoint.folder, mismatches, fix=fix)
+
+
+def _mismatch(checkpoint: Checkpoint, key: str, target: Tensor) -> str | None:
+    stored = checkpoint.tensors.get(key)
+    expected = list(target.shape)
+    if stored is None:
+        # A key that is named but not readable stands among the checkpoint's own problems already.
+        known = key in checkpoint.named
+        return None if known else f"{_files(checkpoint)}: {key}: missing, expected {expected}"
+    if list(stored.shape) != expected:
+        return f"{stored.file.name}: {key}: misshapen, expected {expected}, found {list(stored.shape)}"
+    if stored.dtype.is_floating_point != target.dtype.is_floating_point:
+        return f"{stored.file.name}: {key}: expected {_word(target.dtype)}, found {_word(stored.dtype)}"
+    return None
+
+
+def _files(checkpoint: Checkpoint) -> str:
+    names = sorted({stored.file.name for stored in checkpoint.tensors.values()})
+    return names[0] if len(names) == 1 else f"all {len(names)} files"
+
+
+def _by_file(checkpoint: Checkpoint, entries: Iterable[WeightEntry]) -> dict[Path, list[StoredTensor]]:
+    files: dict[Path, list[StoredTensor]] = {}
+    for entry in entries:
+        stored = checkpoint.tensors[entry.hf_name]
+        files.setdefault(stored.file, []).append(stored)
+    # In the order of the file, so that a disk reads forward.
+    return {file: sorted(files[file], key=lambda t: t.start) for file in sorted(files)}
+
+
+def _copy(file: Path, stored: Iterable[StoredTensor], regions: Mapping[str, Tensor]) -> Counter[str]:
+    casts: Counter[str] = Counter()
+    try:
+        with safe_open(file, framework="pt", device="cpu") as source, torch.no_grad():
+            for tensor in stored:
+                target = regions[tensor.key]
+                target.copy_(source.get_tensor(tensor.key))
+                if tensor.dtype != target.dtype:
+                    casts[f"{_word(tensor.dtype)} to {_word(target.dtype)}"] += 1
+    except OSError as error:
+        raise WeightError(f"{file} cannot be read: {error.strerror}", fix="check the disk") from error
+    return casts
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

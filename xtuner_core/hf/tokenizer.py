@@ -1,0 +1,95 @@
+"""A Hugging Face tokenizer folder, read with the `tokenizers` library alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from xtuner_core.errors import DataError
+from xtuner_core.hf.config import read_json
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+"""What belongs to a tokenizer in a checkpoint's folder; export copies those that are there."""
+
+
+class HfTokenizer:
+    """The contract's tokenizer on `tokenizers.Tokenizer`."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, end_of_text: int, folder: Path) -> None:
+        # A file may ask for truncation or padding; both would silently change what is trained on.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        self.end_of_text = end_of_text
+        self.folder = folder
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without special tokens added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of `token_ids`, special tokens left out; no spaces are cleaned up."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return text
+
+
+def load_tokenizer(folder: Path | str) -> HfTokenizer:
+    """Read `tokenizer.json`; the end of text is what `tokenizer_config.json` calls `eos_token`.
+
+    Without that, it is the first `eos_token_id` of `generation_config.json` or `config.json`.
+
+    :raises DataError: there is no `tokenizer.json`, it is damaged, or no file names an end of text.
+    """
+    folder = Path(folder)
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise DataError(
+            f"there is no tokenizer in {folder}: tokenizer.json is missing",
+            fix="name a folder that holds one; transformers' save_pretrained of a fast tokenizer writes it",
+        )
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(f"{file} is not a tokenizer: {error}", fix="fetch the file again") from error
+    return HfTokenizer(tokenizer, end_of_text=_end_of_text(folder, tokenizer), folder=folder)
+
+
+def _end_of_text(folder: Path, tokenizer: tokenizers.Tokenizer) -> int:
+    token = _optional(folder / "tokenizer_config.json").get("eos_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    if isinstance(token, str):
+        number = tokenizer.token_to_id(token)
+        if number is None:
+            raise DataError(
+                f"tokenizer_config.json in {folder} names an eos_token {token!r} unknown to tokenizer.json",
+                fix="take both files from one tokenizer",
+            )
+        return int(number)
+    for name in ("generation_config.json", "config.json"):
+        found = _optional(folder / name).get("eos_token_id")
+        if isinstance(found, list) and found:
+            found = found[0]
+        if isinstance(found, int):
+            return found
+    raise DataError(
+        f"the tokenizer in {folder} names no end of text", fix='add "eos_token" to its tokenizer_config.json'
+    )
+
+
+def _optional(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
