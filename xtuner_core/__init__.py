@@ -10,23 +10,24 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xtuner_core.compose import Composition, compose
+    from xtuner_core.composition import Composition, compose
     from xtuner_core.errors import XTunerCoreError
     from xtuner_core.host import Host
     from xtuner_core.plan import Plan
-    from xtuner_core.run import Outcome, RunHandle, run
+    from xtuner_core.wiring import Outcome, RunHandle, run
 
 __version__ = "0.1.0"
 
+# No module may be called `compose` or `run`: importing it would hide the function of that name.
 _HOMES = {
-    "Composition": "compose",
+    "Composition": "composition",
     "Host": "host",
-    "Outcome": "run",
+    "Outcome": "wiring",
     "Plan": "plan",
-    "RunHandle": "run",
+    "RunHandle": "wiring",
     "XTunerCoreError": "errors",
-    "compose": "compose",
-    "run": "run",
+    "compose": "composition",
+    "run": "wiring",
 }
 
 

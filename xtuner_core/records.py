@@ -53,6 +53,8 @@ class Recipe:
     file: str
     """`"package:path/below/it.yaml"`."""
     summary: str
+    default: bool = False
+    """Whether a run starts from it when neither a recipe nor an algorithm is named; one built-in recipe is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

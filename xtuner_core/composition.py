@@ -24,9 +24,6 @@ from xtuner_core.plan import Plan, PlannedPatch, PlannedPick, PlannedPlugin
 from xtuner_core.records import MANY_SLOTS, SLOTS, UNPICKED_SLOTS, AlgorithmProvider, Problem
 from xtuner_core.stages import stage_problems
 
-DEFAULT_RECIPE = "default"
-"""Name of the recipe that a run starts from when neither a recipe nor an algorithm is named."""
-
 REQUIRED = ("model", "device", "algorithm", "loss", "optimizer", "precision", "schedule")
 """Slots without which no run can be wired."""
 
@@ -143,7 +140,7 @@ class _Composer:
         name = self._algorithm_recipe(layers)
         if name is None and not alone:
             return []
-        default = self._shipped(name or DEFAULT_RECIPE)
+        default = self._shipped(name or next(r.name for _, r in self.host.recipes().values() if r.default))
         return default if alone else [a for a in default if a.path[0] in SLOTS and a.path[0] not in OWN_SLOTS]
 
     def _algorithm_recipe(self, layers: Layers) -> str | None:
