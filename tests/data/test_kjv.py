@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from xtuner_core.builtin.kjv import overlap as repetition
-from xtuner_core.builtin.kjv.compression import xz_bits_per_byte
+from xtuner_core.data.compression import xz_bits_per_byte
 from xtuner_core.builtin.kjv.text import (
     END_OF_TEXT,
     chapters,

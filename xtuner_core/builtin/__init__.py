@@ -1,0 +1,1 @@
+"""Plugins that ship with the core, through the public hooks only."""

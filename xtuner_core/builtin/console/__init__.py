@@ -1,0 +1,1 @@
+"""Observer console: a progress bar on a terminal, structured lines elsewhere."""

@@ -1,0 +1,48 @@
+"""What came of a run, for a person or for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from xtuner_core.contracts.observer import RunEnd
+
+SAMPLE_CHARACTERS = 400
+
+
+def as_json(end: RunEnd) -> str:
+    """One line of JSON."""
+    data = {"status": end.status, "steps": end.steps, "seconds": end.seconds, **end.summary}
+    return json.dumps(data, default=str)
+
+
+def as_text(end: RunEnd) -> str:
+    """Write a few lines: how it ended, held-out bits per byte, samples, where the weights lie."""
+    return "\n".join(_lines(end))
+
+
+def _lines(end: RunEnd) -> Iterator[str]:
+    yield f"{end.status} after {end.steps} steps in {end.seconds:.1f} s"
+    yield from _held_out(end.summary)
+    yield from _samples(end.summary)
+    if end.summary.get("export"):
+        yield f"weights: {end.summary['export']}"
+
+
+def _held_out(summary: Mapping[str, Any]) -> Iterator[str]:
+    held_out = summary.get("held_out")
+    if not held_out:
+        return
+    line = f"held-out text: {held_out['bits_per_byte']:.3f} bits per byte over {held_out['bytes']} bytes"
+    xz = summary.get("xz")
+    if xz:
+        line += f"; xz -9e given the training text: {xz['bits_per_byte']:.3f} ({xz['ratio']:.2f} of it)"
+    yield line
+
+
+def _samples(summary: Mapping[str, Any]) -> Iterator[str]:
+    for sample in summary.get("samples", ()):
+        text = str(sample["prompt"]) + str(sample["text"])
+        more = " …" if len(text) > SAMPLE_CHARACTERS else ""
+        yield "sample: " + text[:SAMPLE_CHARACTERS].rstrip().replace("\n", "\n  ") + more

@@ -1,0 +1,1 @@
+"""Schedules cosine and constant, both with a warm-up."""

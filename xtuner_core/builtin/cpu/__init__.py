@@ -1,0 +1,1 @@
+"""Device cpu: the processor that every machine has."""

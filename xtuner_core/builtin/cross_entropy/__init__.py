@@ -1,0 +1,1 @@
+"""Loss cross_entropy: the negative log-likelihood of the labels."""

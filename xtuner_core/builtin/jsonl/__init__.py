@@ -1,0 +1,1 @@
+"""Observer jsonl: one line a step in the run's folder."""

@@ -1,0 +1,1 @@
+"""The operator implementations of the distribution xtuner-core-kernels."""

@@ -1,0 +1,1 @@
+"""Algorithm pretrain: next-token prediction on packed plain text."""

@@ -1,0 +1,39 @@
+"""Best-fit packing of documents into packs of a fixed number of tokens."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Assign documents to packs, the longest first, each to the fullest pack that still takes it.
+
+    Best-fit decreasing (Johnson et al. 1974, SIAM J. Comput. 3(4)): at most 11/9 of the least possible number
+    of packs, plus 4. Documents of a pack stand longest first, so that equal lengths are neighbours, which
+    attention batches.
+
+    :param lengths: tokens of each document, each from 1 to `capacity`.
+    :param capacity: tokens of a pack.
+    :return: indices into `lengths`, pack by pack; each index once.
+    """
+    assert all(0 < length <= capacity for length in lengths), "documents are cut to the pack's size before"
+    packs: list[list[int]] = []
+    spaces: list[tuple[int, int]] = []  # (tokens left, pack), in order
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        length = lengths[index]
+        place = bisect_left(spaces, (length, -1))
+        if place == len(spaces):
+            packs.append([])
+            left, pack = capacity, len(packs) - 1
+        else:
+            left, pack = spaces.pop(place)
+        packs[pack].append(index)
+        if left > length:
+            insort(spaces, (left - length, pack))
+    return packs
+
+
+def fill_rate(lengths: Sequence[int], packs: int, capacity: int) -> float:
+    """Share of the packs' tokens that are not filler."""
+    return sum(lengths) / (packs * capacity) if packs else 1.0
