@@ -64,9 +64,6 @@ class Registry:
     def __init__(self) -> None:
         self._offers: list[Offer] = []
 
-    def __iter__(self) -> Iterable[Offer]:  # type: ignore[override]
-        return iter(self._offers)
-
     def add(self, offers: Iterable[Offer]) -> None:
         """Index a plugin's offers."""
         self._offers.extend(offers)

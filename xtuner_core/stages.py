@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 from xtuner_core.errors import ComposeError
 from xtuner_core.records import STAGES, ParallelismProvider, Problem
@@ -31,7 +32,7 @@ def stage_order(strategies: Mapping[str, Offer]) -> list[str]:
     """
     providers = {key: _provider(offer) for key, offer in strategies.items()}
     sorter: TopologicalSorter[str] = TopologicalSorter()
-    for earlier, later in zip(STAGES, STAGES[1:], strict=False):
+    for earlier, later in pairwise(STAGES):
         sorter.add(later, earlier)
     for provider in providers.values():
         sorter.add(provider.stage, *provider.after)

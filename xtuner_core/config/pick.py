@@ -23,4 +23,8 @@ def pick(slot: str, default: str | None = None) -> Any:
 def pick_fields(config: type) -> dict[str, tuple[str, str | None]]:
     """Fields of a dataclass that are picks: name to (slot, default)."""
     found: list[Field[Any]] = [item for item in fields(config) if _SLOT in item.metadata]
-    return {item.name: (item.metadata[_SLOT], item.default) for item in found}
+    return {item.name: (str(item.metadata[_SLOT]), _default(item)) for item in found}
+
+
+def _default(item: Field[Any]) -> str | None:
+    return None if item.default is None else str(item.default)
