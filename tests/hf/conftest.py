@@ -31,7 +31,7 @@ class ToyConfig:
 
 
 class Toy(nn.Module):
-    """Stacked experts with gate and up in one matrix, a transposed stack, interleaved rows, a tied head, a buffer."""
+    """Gate and up in one stack, a transposed stack, interleaved rows, a tied head, a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,23 +50,15 @@ class Toy(nn.Module):
             WeightEntry(hf_name="model.embed.weight", parameter="embed.weight", init=NORMAL),
             WeightEntry(hf_name="model.norm.weight", parameter="norm", init=Init("constant", 1.0)),
             WeightEntry(hf_name="model.router.bias", parameter="bias", init=Init("constant", 0.0)),
-            WeightEntry(
-                hf_name="model.even.weight", parameter="pairs", index=(Span(0, 2 * F, 2),), init=NORMAL
-            ),
-            WeightEntry(
-                hf_name="model.odd.weight", parameter="pairs", index=(Span(1, 2 * F, 2),), init=NORMAL
-            ),
+            WeightEntry(hf_name="model.even.weight", parameter="pairs", index=(Span(0, 2 * F, 2),), init=NORMAL),
+            WeightEntry(hf_name="model.odd.weight", parameter="pairs", index=(Span(1, 2 * F, 2),), init=NORMAL),
         ]
         for e in range(E):
             name = f"model.experts.{e}"
             entries += [
                 WeightEntry(hf_name=f"{name}.gate", parameter="gate_up", index=(e, Span(0, F)), init=NORMAL),
-                WeightEntry(
-                    hf_name=f"{name}.up", parameter="gate_up", index=(e, Span(F, 2 * F)), init=NORMAL
-                ),
-                WeightEntry(
-                    hf_name=f"{name}.down", parameter="down", index=(e,), transpose=True, init=NORMAL
-                ),
+                WeightEntry(hf_name=f"{name}.up", parameter="gate_up", index=(e, Span(F, 2 * F)), init=NORMAL),
+                WeightEntry(hf_name=f"{name}.down", parameter="down", index=(e,), transpose=True, init=NORMAL),
             ]
         return WeightMap(tuple(entries), optional=frozenset({"lm_head.weight"}))
 

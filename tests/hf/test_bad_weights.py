@@ -1,4 +1,4 @@
-"""Every way in which a checkpoint can fail to fit names file, key and shapes, and leaves the model as it was."""
+"""Every way in which a checkpoint can fail to fit: file, key and shapes are named, nothing is written."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def test_tensors_that_overlap(tmp_path, refused):
 
 
 def test_a_header_that_names_a_key_twice(tmp_path, refused):
-    text = b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    entry = b'"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    text = b"{" + entry + b"," + entry + b"}"
     (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
     assert "the header names a twice" in refused(tmp_path)
 

@@ -38,9 +38,7 @@ def test_seed_and_name_decide_a_tensor():
     assert torch.equal(draw, initial_tensor("a", (64, 64), init, 0))
     assert not torch.equal(draw, initial_tensor("b", (64, 64), init, 0))
     assert not torch.equal(draw, initial_tensor("a", (64, 64), init, 1))
-    assert not torch.equal(draw, initial_tensor("a", (64, 64), init, 2**32)), (
-        "more than 32 bits of the seed count"
-    )
+    assert not torch.equal(draw, initial_tensor("a", (64, 64), init, 2**32)), "more than 32 bits of the seed count"
 
 
 def test_draws_have_the_moments_that_were_asked_for():

@@ -37,11 +37,7 @@ def write(folder, name, content):
 
 def test_a_configuration_is_read_from_folder_or_file(tmp_path):
     write(tmp_path, "config.json", {"model_type": "toy", "hidden_size": 3})
-    assert (
-        read_config(tmp_path)
-        == read_config(tmp_path / "config.json")
-        == {"model_type": "toy", "hidden_size": 3}
-    )
+    assert read_config(tmp_path) == read_config(tmp_path / "config.json") == {"model_type": "toy", "hidden_size": 3}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +60,7 @@ def test_a_bad_configuration_is_refused(tmp_path, content, complaint):
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(DataError, match="there is no .*nowhere"):
+    with pytest.raises(DataError, match=r"there is no .*nowhere"):
         read_config(tmp_path / "nowhere")
 
 

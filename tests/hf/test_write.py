@@ -52,9 +52,7 @@ def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(make_toy
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()]
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()])
 def test_a_write_that_breaks_off_leaves_nothing(make_toy, tmp_path, monkeypatch, error):
     def stop(file, content):
         assert file.parent.is_dir()

@@ -43,7 +43,7 @@ class DenseCache:
         """Forget all sequences but `rows`, which become 0, 1, … in this order."""
         self._held = [self._held[row] for row in rows]
         self._new = [self._new[row] for row in rows]
-        chosen = torch.tensor(list(rows), device=self._device)
+        chosen = torch.tensor(list(rows), dtype=torch.int64, device=self._device)
         self._layers = {layer: [block[chosen] for block in blocks] for layer, blocks in self._layers.items()}
 
     def attend(
@@ -75,9 +75,7 @@ class DenseCache:
     def _store(self, layer: int, k_TGC: Tensor, v_TGC: Tensor) -> tuple[Tensor, Tensor]:
         longest = max(held + new for held, new in zip(self._held, self._new, strict=True))
         fresh = (k_TGC, v_TGC)
-        blocks = self._layers.setdefault(
-            layer, [new.new_zeros(len(self._held), 0, *new.shape[1:]) for new in fresh]
-        )
+        blocks = self._layers.setdefault(layer, [new.new_zeros(len(self._held), 0, *new.shape[1:]) for new in fresh])
         if blocks[0].shape[1] < longest:
             # A half more than is needed, so that a token is copied a bounded number of times.
             blocks[:] = [_enlarged(block, longest * 3 // 2 + 16) for block in blocks]

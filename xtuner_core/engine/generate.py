@@ -83,9 +83,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def _next_logits(
-    model: nn.Module, live: Sequence[_Sequence], cache: DenseCache, device: torch.device | str
-) -> Tensor:
+def _next_logits(model: nn.Module, live: Sequence[_Sequence], cache: DenseCache, device: torch.device | str) -> Tensor:
     """Compute logits of the token that follows each live sequence: float64 [B, V] on the CPU."""
     lengths = [len(sequence.token_ids) - sequence.cached for sequence in live]
     cache.begin(lengths)

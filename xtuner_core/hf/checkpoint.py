@@ -111,9 +111,7 @@ def _open_sharded(folder: Path, index: dict[str, str]) -> Checkpoint:
     )
 
 
-def _against_index(
-    shard: str, keys: frozenset[str], index: dict[str, str], home: dict[str, str]
-) -> list[str]:
+def _against_index(shard: str, keys: frozenset[str], index: dict[str, str], home: dict[str, str]) -> list[str]:
     problems = []
     for key in sorted(keys):
         if key in home:

@@ -35,8 +35,8 @@ def initial_tensor(hf_name: str, shape: tuple[int, ...], init: Init, seed: int) 
     """Draw one tensor of the checkpoint: float32 on the CPU, in the checkpoint's orientation.
 
     Normal values come from a Philox generator (Salmon et al., SC 2011) whose 128-bit key is a hash of seed
-    and name. PyTorch's CPU generator takes in 32 bits of a seed only: of 20 000 tensors of a large mixture, two
-    would be equal with a chance of some per cent.
+    and name. PyTorch's CPU generator takes in 32 bits of a seed only: of the 20 000 tensors of a large
+    mixture, two would be equal with a chance of some per cent.
     """
     if init.kind == "constant":
         return torch.full(shape, init.value)

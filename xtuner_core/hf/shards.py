@@ -94,9 +94,7 @@ def _shard(
     return Shard(name, tuple(stored), tuple(ordered))
 
 
-def _stored_dtype(
-    entry: WeightEntry, tensors: Mapping[str, Tensor], dtype: torch.dtype | None
-) -> torch.dtype:
+def _stored_dtype(entry: WeightEntry, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> torch.dtype:
     tensor = tensors[entry.parameter]
     if dtype is None or not isinstance(tensor, nn.Parameter) or not tensor.is_floating_point():
         return tensor.dtype
