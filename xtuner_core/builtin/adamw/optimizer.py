@@ -54,9 +54,7 @@ class AdamW:
         del dtype
         options = {"state_dtype": str(self._state_dtype)}
         dtypes = {group.dtype for group in self._groups}
-        return {
-            _use_name(each): Use.of("adamw", device=device, dtype=each, options=options) for each in dtypes
-        }
+        return {_use_name(each): Use.of("adamw", device=device, dtype=each, options=options) for each in dtypes}
 
     def bind(self, table: OperatorTable, *, device: str, dtype: torch.dtype) -> None:
         """Keep the implementations that `table` binds to the uses."""
@@ -154,8 +152,6 @@ def _refuse_unmatched(roles: Sequence[str], parameters: Sequence[OptimizedParame
             )
 
 
-def build(
-    config: AdamWConfig, parameters: Sequence[OptimizedParameter], *, state_dtype: torch.dtype
-) -> AdamW:
+def build(config: AdamWConfig, parameters: Sequence[OptimizedParameter], *, state_dtype: torch.dtype) -> AdamW:
     """Build the optimizer of `config`."""
     return AdamW(config, parameters, state_dtype=state_dtype)

@@ -19,7 +19,7 @@ ADAMW: Provider[Any] = Provider(
 @hookimpl
 def xtuner_plugin() -> PluginInfo:
     """Say what this plugin is."""
-    return PluginInfo(contract="1.0", summary="the optimizer AdamW")
+    return PluginInfo(contract="1.0", summary="the optimizer AdamW", requires_plugins=("kernels",))
 
 
 @hookimpl

@@ -47,9 +47,9 @@ def figures(step: RunStep) -> dict[str, Any]:
     }
     if step.mfu is not None:
         shown["mfu"] = round(step.mfu, 4)
-    shown.update(
-        {name: float(f"{value:.4g}") for name, value in {**result.auxiliary, **step.metrics}.items()}
-    )
+    more = {**result.auxiliary, **step.metrics}
+    # Figures of single layers end in a number; they are for the files.
+    shown.update({name: float(f"{v:.4g}") for name, v in more.items() if not name[-1].isdecimal()})
     return shown
 
 

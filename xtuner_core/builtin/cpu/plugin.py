@@ -14,14 +14,10 @@ CPU: DeviceProvider[Any] = DeviceProvider(
     probe="xtuner_core.builtin.cpu.probe:probe",
     accelerator=False,
     precision="fp32",
-    provides=frozenset(
-        {"dtype.fp64", "dtype.fp32", "dtype.bf16", "dtype.fp16", "comm.collectives", "comm.all_to_all"}
-    ),
+    provides=frozenset({"dtype.fp64", "dtype.fp32", "dtype.bf16", "dtype.fp16", "comm.collectives", "comm.all_to_all"}),
     lacks={
         "dtype.fp8": Lack(reason="PyTorch multiplies no 8-bit floats on a CPU", fix="choose precision=fp32"),
-        "device.streams": Lack(
-            reason="a CPU has no work queues beside the program", fix="choose an accelerator"
-        ),
+        "device.streams": Lack(reason="a CPU has no work queues beside the program", fix="choose an accelerator"),
         "device.pinned_memory": Lack(reason="host memory is all that a CPU has", fix="choose an accelerator"),
     },
     summary="the processor; deterministic, float32",

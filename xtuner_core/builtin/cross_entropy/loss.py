@@ -40,10 +40,10 @@ class DocumentMean:
 
     def total(self, scores: TokenScores, batch: PackedBatch) -> Tensor:
         """Sum over documents of their weighted means."""
-        weights_T = _weights(batch)
+        weights_T = _weights(batch).to(scores.log_probs_T.dtype)
         weight_B = _per_document(weights_T, batch)
         nll_B = _per_document(-scores.log_probs_T * weights_T, batch)
-        return (nll_B / weight_B.to(nll_B.dtype).masked_fill(weight_B == 0, 1)).sum()
+        return (nll_B / weight_B.masked_fill(weight_B == 0, 1)).sum()
 
 
 def _weights(batch: PackedBatch) -> Tensor:

@@ -40,8 +40,6 @@ def xtuner_plugin() -> PluginInfo:
 def xtuner_providers() -> Iterable[Provider[Any]]:
     """Offer every implementation."""
     return [
-        Provider(
-            slot="operator", name=name, factory=f"xtuner_core_kernels.{name}:IMPLEMENTATION", summary=summary
-        )
+        Provider(slot="operator", name=name, factory=f"xtuner_core_kernels.{name}:IMPLEMENTATION", summary=summary)
         for name, summary in IMPLEMENTATIONS.items()
     ]

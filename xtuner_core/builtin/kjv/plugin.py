@@ -18,9 +18,7 @@ KJV: Provider[Any] = Provider(
 @hookimpl
 def xtuner_plugin() -> PluginInfo:
     """Say what this plugin is."""
-    return PluginInfo(
-        contract="1.0", summary="bundled text and tokenizer, so that a first run needs no download"
-    )
+    return PluginInfo(contract="1.0", summary="bundled text and tokenizer, so that a first run needs no download")
 
 
 @hookimpl

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xtuner_core.api import PluginInfo, Provider, hookimpl
+from xtuner_core.api import PluginInfo, Problem, Provider, hookimpl
+from xtuner_core.builtin.precision.check import missing_dtypes
+
+if TYPE_CHECKING:
+    from xtuner_core.contracts.device import DeviceFacts
+    from xtuner_core.plan import Plan
 
 FP32: Provider[Any] = Provider(
     slot="precision",
@@ -35,3 +40,9 @@ def xtuner_plugin() -> PluginInfo:
 def xtuner_providers() -> Iterable[Provider[Any]]:
     """Offer both precisions."""
     return [FP32, BF16]
+
+
+@hookimpl
+def xtuner_check(plan: Plan, facts: DeviceFacts | None) -> Iterable[Problem]:
+    """Refuse dtypes that this rank's device does not compute in; what a record requires is only its usual ones."""
+    return missing_dtypes(plan, facts)

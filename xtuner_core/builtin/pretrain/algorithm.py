@@ -44,9 +44,7 @@ class Pretrain:
         """Global batches from the saved position on, as many as steps are left."""
         packs = self._source.read(self._position)
         for step in range(self._step + 1, self.steps + 1):
-            read = [
-                next(packs) for _ in range(self._config.tokens_per_step // self._config.micro_batch_tokens)
-            ]
+            read = [next(packs) for _ in range(self._config.tokens_per_step // self._config.micro_batch_tokens)]
             self._ahead[step] = read[-1][1]
             yield [batch for batch, _ in read]
 

@@ -37,9 +37,7 @@ def score_held_out(engine: Engine, text: HeldOutText, *, capacity: int) -> dict[
     }
 
 
-def continue_prompts(
-    engine: Engine, tokenizer: Tokenizer, config: PretrainConfig, seed: int
-) -> list[dict[str, str]]:
+def continue_prompts(engine: Engine, tokenizer: Tokenizer, config: PretrainConfig, seed: int) -> list[dict[str, str]]:
     """Continue each prompt as the beginning of a document."""
     prompts = config.sample_prompts
     if not prompts:

@@ -1,0 +1,99 @@
+"""Stand-ins for the core's services, small enough to read in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from xtuner_core.contracts.algorithm import Services, StepResult
+from xtuner_core.contracts.batch import PackedBatch
+from xtuner_core.contracts.loss import TokenScores
+from xtuner_core.contracts.observer import RunStep
+from xtuner_core.contracts.sampling import Sample, Sampling
+
+
+class ByteTokenizer:
+    """Bytes shifted by one; id 0 ends a text."""
+
+    size = 257
+    end_of_text = 0
+    folder = Path()
+
+    def encode(self, text: str) -> list[int]:
+        return [byte + 1 for byte in text.encode()]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return bytes(token - 1 for token in token_ids if token).decode(errors="replace")
+
+
+@dataclass
+class Texts:
+    train: list[str]
+    held_out: list[str]
+    tokenizer: Path | None = None
+
+    def texts(self, split: str) -> Iterator[str]:
+        return iter(getattr(self, split))
+
+
+@dataclass
+class UniformEngine:
+    """Finds every token equally probable, and keeps what it was asked."""
+
+    size: int = 257
+    scored: list[PackedBatch] = field(default_factory=list)
+    prompts: list[list[int]] = field(default_factory=list)
+
+    def score(self, batch: PackedBatch) -> TokenScores:
+        self.scored.append(batch)
+        return TokenScores(log_probs_T=torch.full(batch.labels.shape, -log(self.size)) * (batch.labels >= 0))
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
+        self.prompts += [list(prompt) for prompt in prompts]
+        ids = tuple(byte + 1 for byte in b"and so on")
+        return [Sample(token_ids=ids, log_probs=(0.0,) * len(ids), stop="length") for _ in prompts]
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Callable[..., Services]:
+    def make(train: list[str], held_out: list[str], *, engine: Any = None, seed: int = 0) -> Services:
+        return Services(
+            engine=engine or UniformEngine(),
+            tokenizer=ByteTokenizer(),
+            corpora={"texts": Texts(train, held_out)},
+            seed=seed,
+            folder=tmp_path,
+        )
+
+    return make
+
+
+@pytest.fixture
+def result() -> Callable[..., StepResult]:
+    def make(step: int = 1, **values: Any) -> StepResult:
+        given = {"loss": 2.5, "grad_norm": 0.5, "learning_rate": 1e-3, "tokens": 100, "seconds": 0.25, **values}
+        return StepResult(step=step, **given)
+
+    return make
+
+
+@pytest.fixture
+def run_step(result: Callable[..., StepResult]) -> Callable[..., RunStep]:
+    def make(step: int = 1, steps: int = 10, metrics: Mapping[str, float] | None = None, **values: Any) -> RunStep:
+        return RunStep(
+            result=result(step, **values),
+            steps=steps,
+            tokens_per_second=400.0,
+            model_flops_per_second=1e9,
+            mfu=None,
+            memory_peak_bytes=1 << 20,
+            metrics=metrics or {},
+        )
+
+    return make
