@@ -122,9 +122,7 @@ def _rope_theta(config: Mapping[str, Any]) -> float:
             bases.append(float(given["rope_theta"]))
         rest = {name: value for name, value in given.items() if name != "rope_theta" and value is not None}
         if kind != "default" or rest.pop("partial_rotary_factor", 1) != 1 or rest:
-            raise ValueError(
-                f"config.json has {key} = {config[key]!r}; qwen3_moe computes rope_type 'default' only"
-            )
+            raise ValueError(f"config.json has {key} = {config[key]!r}; qwen3_moe computes rope_type 'default' only")
     if len(set(bases)) > 1:
         raise ValueError(f"config.json gives rope_theta twice, as {bases[0]} and as {bases[1]}")
     return bases[0] if bases else 10000.0
