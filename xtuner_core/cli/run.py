@@ -1,0 +1,97 @@
+"""`xtuner-core run`: wire a run and train, repeat one from its plan, or only say what would run."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from xtuner_core.cli.failures import INTERRUPTED
+from xtuner_core.cli.options import compose_run, override, run_arguments
+from xtuner_core.cli.session import Session
+from xtuner_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from xtuner_core.plan import Plan
+    from xtuner_core.wiring import Outcome
+
+
+@click.command("run")
+@run_arguments
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Repeat the run of this folder (or plan file) exactly; takes no recipe, plugins or values.",
+)
+@click.option("--dry-run", is_flag=True, help="Compose and check everything, print the plan, train and write nothing.")
+@click.option("--output-plan", is_flag=True, help="With --dry-run: print the plan as JSON, which --from reads.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json"]),
+    help="Short for observer.console.format=…: a progress bar on a terminal and text elsewhere, text, or JSON lines.",
+)
+@click.pass_obj
+def run(
+    session: Session,
+    arguments: tuple[str, ...],
+    plugins: tuple[str, ...],
+    source: Path | None,
+    dry_run: bool,
+    output_plan: bool,
+    log_format: str | None,
+) -> int:
+    """Train what a recipe and values ask for.
+
+    RECIPE is the path of a YAML file or the name of a recipe that a plugin ships; without one, the default recipe
+    of the algorithm that is named, pre-training's otherwise. Values are YAML: model=qwen3_moe:tiny,
+    model.num_layers=4, device=cpu, optimizer.learning_rate=1e-3.
+    """
+    if output_plan and not dry_run:
+        raise UsageError("--output-plan prints the plan instead of running it", fix="add --dry-run")
+    if source is None:
+        extra = [override("observer.console.format", log_format)] if log_format else []
+        plan = compose_run(session, [*arguments, *extra], plugins).require()
+    else:
+        _refuse_changes([*arguments, *(f"--plugins {name}" for name in plugins)], log_format)
+        plan = _replay(session, source)
+    if not dry_run:
+        return _train(session, plan, log_format)
+    from xtuner_core.cli.dry_run import rehearse_plan
+
+    rehearse_plan(session.open_host(), plan, as_json=output_plan)
+    return 0
+
+
+def _refuse_changes(changes: list[str], log_format: str | None) -> None:
+    changes += [f"--log-format {log_format}"] if log_format else []
+    if changes:
+        message = f"--from repeats a run exactly, so {' '.join(changes)} has no place beside it"
+        raise UsageError(message, fix="take it out, or compose a new run without --from")
+
+
+def _replay(session: Session, source: Path) -> Plan:
+    from xtuner_core.worker import replay
+
+    session.plan, session.host = replay(source, host=session.open_host())
+    return session.plan
+
+
+def _train(session: Session, plan: Plan, log_format: str | None) -> int:
+    import xtuner_core
+
+    log = "json" if log_format == "json" else "console"
+    outcome = xtuner_core.run(plan, host=session.open_host(), log_format=log)  # type: ignore[arg-type]
+    return _exit_code(outcome)
+
+
+def _exit_code(outcome: Outcome) -> int:
+    """0, or as shells count a process that a signal ended."""
+    if outcome.status != "stopped":
+        return 0
+    names = signal.Signals.__members__
+    reason = str(outcome.summary.get("reason"))
+    return 128 + names[reason] if reason in names else INTERRUPTED
