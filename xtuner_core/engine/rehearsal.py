@@ -1,0 +1,46 @@
+"""Everything that can be checked of a run without training: device, texts, tokenizer, operators, checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from xtuner_core.contracts.model import Model
+from xtuner_core.contracts.tokenizer import Tokenizer
+from xtuner_core.engine.build import draw, operator_rows
+from xtuner_core.engine.inputs import check_vocabulary, choose_tokenizer, open_corpora, opened_device
+from xtuner_core.engine.operators import OperatorRow
+from xtuner_core.hf.read import LoadReport, read_weights
+from xtuner_core.parts import Parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What a run would find."""
+
+    chip: str
+    tokenizer: Tokenizer
+    operators: tuple[OperatorRow, ...]
+    weights: LoadReport | None
+    """None where the run starts from its seed."""
+
+
+def rehearse(parts: Parts) -> Rehearsal:
+    """Build the model on the meta device, bind its operators, account for its checkpoint; nothing is written.
+
+    :raises XTunerCoreError: what the run would have raised before its first step.
+    """
+    with opened_device(parts) as (device, facts):
+        tokenizer = choose_tokenizer(parts, open_corpora(parts))
+        model = draw(parts, device).model
+        check_vocabulary(model, tokenizer)
+        pick = parts.plan.pick("model")
+        source = pick.source if pick is not None else None
+        return Rehearsal(
+            chip=facts.chip,
+            tokenizer=tokenizer,
+            operators=operator_rows(parts, device),
+            # Every key is accounted for; a copy to the meta device moves no data.
+            weights=read_weights(model, cast("Model", model).weight_map(), Path(source)) if source else None,
+        )
