@@ -58,6 +58,23 @@ def test_a_model_built_on_meta_holds_what_its_configuration_says(variant):
     assert sum(parameter.numel() for parameter in model.parameters()) == config.parameter_count().total
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_weight_map_names_the_keys_that_transformers_saves(variant, tmp_path):
+    from safetensors import safe_open
+    from transformers import Qwen3MoeConfig as TheirConfig
+    from transformers import Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(**SMALL, **variant)
+    Qwen3MoeForCausalLM(TheirConfig(**config.to_hf())).save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as saved:
+        theirs = {key: tuple(saved.get_slice(key).get_shape()) for key in saved.keys()}  # noqa: SIM118
+    model = built_on_meta(config)
+    parameters = dict(model.named_parameters())
+    ours = {e.hf_name: tuple(e.region(parameters[e.parameter]).shape) for e in model.weight_map().entries}
+    assert ours == theirs
+    assert model.weight_map().optional == ({"lm_head.weight"} if config.tie_word_embeddings else set())
+
+
 def test_a_tied_head_stays_tied_when_the_model_leaves_meta(make_model):
     model = make_model(Qwen3MoeConfig(**SMALL, tie_word_embeddings=True))
     assert model.head.weight is model.embed.weight

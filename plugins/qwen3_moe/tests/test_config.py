@@ -110,6 +110,7 @@ def test_missing_optional_keys_mean_what_transformers_takes_them_to_mean():
         ({"model_type": "qwen3"}, "model_type"),
         ({"num_experts": None}, "num_experts"),
         ({"hidden_size": None}, "hidden_size"),
+        ({"num_hidden_layers": "48"}, "num_hidden_layers"),
     ],
 )
 def test_what_the_model_does_not_compute_is_refused_by_key(change, named):

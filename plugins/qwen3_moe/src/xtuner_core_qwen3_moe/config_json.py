@@ -58,7 +58,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     :raises ValueError: a key is missing, or asks for something that this model does not do.
     """
     _refuse_others(config)
-    values = {field: _required(config, key) for key, field in _REQUIRED.items()}
+    values: dict[str, Any] = {field: _required(config, key) for key, field in _REQUIRED.items()}
     for key, (field, default) in _OPTIONAL.items():
         given = config.get(key)
         values[field] = default if given is None else given
@@ -97,11 +97,12 @@ def write(config: Qwen3MoeConfig) -> dict[str, Any]:
     return written
 
 
-def _required(config: Mapping[str, Any], key: str) -> Any:
+def _required(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    if value is None:
-        raise ValueError(f"config.json of a qwen3_moe model lacks the key {key}")
-    return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    wrong = "lacks it" if value is None else f"has {value!r}"
+    raise ValueError(f"config.json of a qwen3_moe model must give {key} as an integer; this one {wrong}")
 
 
 def _refuse_others(config: Mapping[str, Any]) -> None:
