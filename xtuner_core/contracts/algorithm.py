@@ -27,10 +27,15 @@ class StepResult:
     tokens: int
     """Real tokens of the global batch."""
     seconds: float
+    """Of the wall, from the batch on the host to the updated weights."""
     auxiliary: Mapping[str, float] = field(default_factory=dict)
     """Auxiliary losses as added to the main one, coefficients included."""
     statistics: Mapping[str, Any] = field(default_factory=dict)
     """The model's statistics summed over the step, as nested lists of numbers."""
+    skipped: bool = False
+    """Whether loss or gradient was not finite; then nothing was updated and every weight keeps its bits."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the host in `data`, `forward`, `backward` and `optimizer`; a device may work on meanwhile."""
 
 
 class Engine(Protocol):

@@ -27,6 +27,9 @@ class OptimizedParameter:
 class Optimizer(OperatorUser, Protocol):
     """Updates parameters in place."""
 
+    learning_rate: float
+    """That of the configuration; the engine multiplies it by the schedule's factor."""
+
     def step(self, grads: Sequence[Tensor], *, learning_rate: float, grad_scale: float) -> None:
         """One update.
 

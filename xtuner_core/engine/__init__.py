@@ -1,0 +1,1 @@
+"""The machinery that every algorithm shares: operators, steps, metrics, observers, the process's state."""

@@ -1,0 +1,151 @@
+"""From parts to an engine, in one order: meta model, strategies, operators, weights, optimizer, algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from xtuner_core.contracts.algorithm import Algorithm, Services
+from xtuner_core.contracts.device import Device
+from xtuner_core.contracts.loss import Loss
+from xtuner_core.contracts.model import Model
+from xtuner_core.contracts.optimizer import Optimizer
+from xtuner_core.contracts.parallelism import Parallelism, RankContext
+from xtuner_core.contracts.precision import Precision, PrecisionPolicy
+from xtuner_core.contracts.tokenizer import Tokenizer
+from xtuner_core.engine.engine import Engine
+from xtuner_core.engine.inputs import check_vocabulary, choose_tokenizer, is_deterministic, open_corpora
+from xtuner_core.engine.masters import MasterWeights, lift, master_weights
+from xtuner_core.engine.operators import OperatorBinder, OperatorRow
+from xtuner_core.engine.process import default_dtype
+from xtuner_core.hf.initialise import initialise
+from xtuner_core.hf.materialise import materialise
+from xtuner_core.hf.read import read_weights
+from xtuner_core.parts import Parts
+from xtuner_core.records import STAGES, ParallelismProvider
+from xtuner_core.stages import stage_order
+
+_FROM_PRECISION = STAGES[STAGES.index("precision") :]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wired:
+    """A run that is ready for its first step."""
+
+    engine: Engine
+    algorithm: Algorithm
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """A model on the meta device, with every use of its operators bound."""
+
+    model: nn.Module
+    policy: PrecisionPolicy
+    followers: frozenset[str]
+    """Parameters that follow the policy (`engine.masters.lift`)."""
+    loss: Loss
+    binder: OperatorBinder
+
+
+def wire(parts: Parts, device: Device, folder: Path) -> Wired:
+    """Build everything that a run needs.
+
+    :param folder: the run's.
+    :raises XTunerCoreError: a text, a checkpoint or a combination that cannot be used.
+    """
+    corpora = open_corpora(parts)
+    tokenizer = choose_tokenizer(parts, corpora)
+    drawn = draw(parts, device)
+    check_vocabulary(drawn.model, tokenizer)
+    fill(parts, drawn.model, device)
+    engine = _engine(parts, drawn, device)
+    services = Services(engine=engine, tokenizer=tokenizer, corpora=corpora, seed=parts.core.seed, folder=folder)
+    return Wired(engine=engine, algorithm=parts.make("algorithm", services), tokenizer=tokenizer)
+
+
+def operator_rows(parts: Parts, device: Device) -> tuple[OperatorRow, ...]:
+    """Bind a run's operators on the meta device, for display: no weight is read or allocated."""
+    drawn = draw(parts, device)
+    _optimizer(parts, drawn, master_weights(drawn.model, drawn.policy, drawn.followers))
+    return drawn.binder.rows
+
+
+def draw(parts: Parts, device: Device) -> Blueprint:
+    """Build the model on the meta device, apply precision and strategies by stage, and bind its operators.
+
+    :raises ComposeError: a use has no implementation.
+    """
+    precision: Precision = parts.make("precision")
+    policy = precision.policy
+    context = RankContext(rank=0, world_size=1, torch_device=device.torch_device, policy=policy)
+    with torch.device("meta"), default_dtype(policy.compute):
+        model: nn.Module = parts.make("model")
+        followers: frozenset[str] = frozenset()
+        for strategy in _in_stages(parts):
+            if strategy is None:
+                model = precision.prepare(model)
+                followers = lift(model, policy)
+            else:
+                model = strategy.apply(model, context)
+    loss: Loss = parts.make("loss")
+    binder = OperatorBinder(
+        [(offer.plugin, implementation) for offer, implementation in parts.operators()],
+        device=device.torch_device.type,
+        pins=parts.plan.config.get("operator"),
+        deterministic=is_deterministic(parts, device),
+    )
+    binder.bind([*model.modules(), loss], dtype=policy.compute)
+    return Blueprint(model=model, policy=policy, followers=followers, loss=loss, binder=binder)
+
+
+def _in_stages(parts: Parts) -> Iterator[Parallelism | None]:
+    """Give the strategies in the order in which they are applied; None where the precision's turn comes."""
+    offers = {pick.key: parts.offer(pick.key) for pick in parts.plan.picked("parallelism")}
+    ordered = stage_order(offers)
+    stages = [cast("ParallelismProvider[Any]", offers[key].provider).stage for key in ordered]
+    late = [stage in _FROM_PRECISION for stage in stages]
+    turn = late.index(True) if True in late else len(ordered)
+    yield from (parts.make(key) for key in ordered[:turn])
+    yield None
+    yield from (parts.make(key) for key in ordered[turn:])
+
+
+def fill(parts: Parts, model: nn.Module, device: Device) -> None:
+    """Give the model memory, and weights: the checkpoint's that the run names, else those of the seed."""
+    materialise(model, device.torch_device)
+    weight_map = cast("Model", model).weight_map()
+    pick = parts.plan.pick("model")
+    assert pick is not None
+    if pick.source:
+        read_weights(model, weight_map, Path(pick.source))
+    else:
+        initialise(model, weight_map, parts.core.seed)
+
+
+def _engine(parts: Parts, drawn: Blueprint, device: Device) -> Engine:
+    masters = master_weights(drawn.model, drawn.policy, drawn.followers)
+    return Engine(
+        model=drawn.model,
+        device=device,
+        policy=drawn.policy,
+        loss=drawn.loss,
+        optimizer=_optimizer(parts, drawn, masters),
+        schedule=parts.make("schedule"),
+        masters=masters,
+        clip_norm=parts.core.engine.clip_norm,
+        operators=drawn.binder.rows,
+    )
+
+
+def _optimizer(parts: Parts, drawn: Blueprint, masters: MasterWeights) -> Optimizer:
+    optimizer: Optimizer = parts.make("optimizer", masters.optimized, state_dtype=drawn.policy.state)
+    drawn.binder.bind([optimizer], dtype=drawn.policy.parameter)
+    drawn.binder.refuse_idle_pins()
+    return optimizer

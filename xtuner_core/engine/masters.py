@@ -1,0 +1,84 @@
+"""The precision policy where no data strategy applies it: master copies that the optimizer updates.
+
+A parameter that a model makes in the policy's compute dtype follows the policy; one that it makes in a dtype
+of its own choosing (a float32 router, say) keeps that in computation, in reduction and in the optimizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xtuner_core.contracts.optimizer import OptimizedParameter
+from xtuner_core.contracts.precision import PrecisionPolicy
+from xtuner_core.engine.gradients import GradientSum
+from xtuner_core.errors import RunError
+from xtuner_core.nn.roles import parameter_role
+
+
+def lift(model: nn.Module, policy: PrecisionPolicy) -> frozenset[str]:
+    """Give the parameters that follow the policy its parameter dtype, so that they are filled in full.
+
+    :param model: on the meta device, where a change of dtype costs nothing.
+    :returns: their names.
+    """
+    followers = {name: p for name, p in model.named_parameters() if p.dtype == policy.compute}
+    for parameter in followers.values():
+        parameter.data = parameter.data.to(policy.parameter)
+    return frozenset(followers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterWeights:
+    """What the optimizer sees of a model, and what the model sees of the optimizer's work."""
+
+    optimized: tuple[OptimizedParameter, ...]
+    """Every trainable parameter once, tied ones under their first name."""
+    gradients: GradientSum
+    """In the policy's reduction dtype."""
+    copies: tuple[tuple[nn.Parameter, Tensor], ...]
+    """Parameters that have a master copy, with it."""
+
+    def publish(self) -> None:
+        """Round the master copies into the parameters that forward and backward work with."""
+        if self.copies:
+            parameters, masters = zip(*self.copies, strict=True)
+            with torch.no_grad():
+                torch._foreach_copy_(list(parameters), list(masters))
+
+
+def master_weights(model: nn.Module, policy: PrecisionPolicy, followers: frozenset[str]) -> MasterWeights:
+    """Set a filled model to its compute dtype, keeping what it was filled with as master copies.
+
+    :param followers: what `lift` returned.
+    :raises RunError: no parameter is trainable.
+    """
+    roles = parameter_role(model)
+    optimized: list[OptimizedParameter] = []
+    copies: list[tuple[nn.Parameter, Tensor]] = []
+    sums: list[tuple[nn.Parameter, torch.dtype]] = []
+    for name, parameter in model.named_parameters():
+        follows = name in followers
+        master = _lower(parameter, policy) if follows else parameter
+        if not parameter.requires_grad:
+            continue
+        role, layer = roles[name]
+        optimized.append(OptimizedParameter(name=name, role=role, layer=layer, tensor=master))
+        sums.append((parameter, policy.reduction if follows else parameter.dtype))
+        if master is not parameter:
+            copies.append((parameter, master))
+    if not optimized:
+        raise RunError("no parameter of the model is trainable", fix="leave some of them unfrozen")
+    gradients = GradientSum([parameter for parameter, _ in sums], [dtype for _, dtype in sums])
+    return MasterWeights(optimized=tuple(optimized), gradients=gradients, copies=tuple(copies))
+
+
+def _lower(parameter: nn.Parameter, policy: PrecisionPolicy) -> Tensor:
+    """Set the parameter to the compute dtype, and return what is optimized: itself or its master."""
+    if policy.compute == policy.parameter:
+        return parameter
+    master = parameter.detach()
+    parameter.data = master.to(policy.compute)
+    return master

@@ -1,0 +1,81 @@
+"""What is differentiated: the loss of every prediction and the model's auxiliary losses, for one micro-batch.
+
+T tokens, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from xtuner_core.contracts.batch import PackedBatch
+from xtuner_core.contracts.loss import Loss, TokenScores
+from xtuner_core.contracts.model import ModelOutput, Prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTotals:
+    """What is known of a whole step before its first forward; every micro-batch is divided by it."""
+
+    denominator: float
+    """Of the main loss."""
+    tokens: int
+    """Real tokens."""
+
+    @classmethod
+    def of(cls, loss: Loss, batches: Sequence[PackedBatch]) -> Self:
+        """Sum over the micro-batches, which are still on the host, so that no device is waited for."""
+        denominator = sum(float(loss.denominator(batch)) for batch in batches)
+        return cls(denominator=denominator, tokens=sum(batch.tokens for batch in batches))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """One micro-batch's share of the objective."""
+
+    parts: Mapping[str, Tensor]
+    """Scalars by name, as they are added up; the first is the main loss."""
+    statistics: Mapping[str, Tensor]
+    """The model's sums over real tokens."""
+
+    def total(self) -> Tensor:
+        """Add the parts up to the scalar that is differentiated."""
+        # Not stacked: the terms may differ in dtype.
+        first, *others = self.parts.values()
+        return sum(others, start=first)
+
+
+class Objective:
+    """From a micro-batch on the device to the scalar whose gradient is taken.
+
+    A prediction is scored against the labels that it names and divided by the main loss's denominator.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        self._model = model
+        self._loss = loss
+
+    def __call__(self, batch: PackedBatch, totals: StepTotals) -> Terms:
+        """Compute one micro-batch's shares of the step's losses."""
+        output: ModelOutput = self._model(batch)
+        # A step without a single weight has sums of zero, which no denominator changes.
+        denominator, tokens = totals.denominator or 1.0, max(totals.tokens, 1)
+        predicted = {p.name: p.weight / denominator * self._sum(p, batch) for p in output.predictions}
+        auxiliary = {a.name: a.coefficient / tokens * a.total for a in output.auxiliary}
+        assert len(predicted) + len(auxiliary) == len({**predicted, **auxiliary}), "two losses bear one name"
+        return Terms(parts={**predicted, **auxiliary}, statistics=output.statistics)
+
+    def _sum(self, prediction: Prediction, batch: PackedBatch) -> Tensor:
+        targets_T = batch.named(prediction.labels)
+        seen = batch if prediction.labels == "labels" else replace(batch, labels=targets_T)
+        return self._loss.total(score(self._model, prediction, targets_T, entropy=self._loss.entropy), seen)
+
+
+def score(model: nn.Module, prediction: Prediction, targets_T: Tensor, *, entropy: bool) -> TokenScores:
+    """Take log-probabilities, float [T], of targets through the model's head, and entropies where asked."""
+    head: Any = model.head
+    log_probs_T, entropy_T = head(prediction.hidden_TD, targets_T, entropy=entropy)
+    return TokenScores(log_probs_T=log_probs_T, entropy_T=entropy_T)
