@@ -12,16 +12,25 @@ from typing import Any
 
 from xtuner_core import __version__
 from xtuner_core.capabilities import negotiate, unknown_words
-from xtuner_core.config.layers import Assignment, Layer, flatten, parse_overrides, read_recipe, read_recipe_file
+from xtuner_core.config.layers import (
+    PLUGINS,
+    Layer,
+    flatten,
+    listed_plugins,
+    parse_overrides,
+    read_recipe,
+    read_recipe_file,
+)
 from xtuner_core.config.lookup import Lookup
 from xtuner_core.config.naming import Naming
+from xtuner_core.config.patches import apply_patches
 from xtuner_core.config.picks import Choice, Layers, Picker
-from xtuner_core.config.schema import PLUGINS, Schema, leaf_origins
+from xtuner_core.config.schema import Schema, leaf_origins
 from xtuner_core.content import content_hash
-from xtuner_core.errors import ComposeError, ConfigError, XTunerCoreError
+from xtuner_core.errors import ComposeError, ConfigError, ContractError, XTunerCoreError
 from xtuner_core.host import Host
 from xtuner_core.plan import Plan, PlannedPatch, PlannedPick, PlannedPlugin
-from xtuner_core.records import MANY_SLOTS, SLOTS, UNPICKED_SLOTS, AlgorithmProvider, Problem
+from xtuner_core.records import MANY_SLOTS, SLOTS, AlgorithmProvider, Problem
 from xtuner_core.stages import stage_problems
 
 REQUIRED = ("model", "device", "algorithm", "loss", "optimizer", "precision", "schedule")
@@ -72,10 +81,15 @@ def compose(
     host = Host() if host is None else host
     try:
         return _Composer(host, plugins).compose(recipe, overrides)
+    except ComposeError as error:
+        return Composition(host=host, problems=error.problems, error=error)
     except XTunerCoreError as error:
-        known = (error.plugin,) if error.plugin else ()
-        problem = Problem(message=error.message, fix=error.fix, code="error", plugins=known)
-        return Composition(host=host, problems=(problem,), error=error)
+        return Composition(host=host, problems=(_as_problem(error),), error=error)
+
+
+def _as_problem(error: XTunerCoreError) -> Problem:
+    plugins = (error.plugin,) if error.plugin else ()
+    return Problem(message=error.message, fix=error.fix, code="error", plugins=plugins)
 
 
 @dataclass(slots=True)
@@ -86,37 +100,55 @@ class _Composer:
 
     def compose(self, recipe: Any, overrides: Any) -> Composition:
         host = self.host
-        host.activate(*self.named)
+        self._activate_named()
         layers = self._read(recipe, overrides)
         naming, lookup = Naming(self.named, host), Lookup(host)
         picker = Picker(layers, naming, lookup)
         picker.pick_all()
         choices = picker.choices
-        self.problems += picker.problems + naming.contested(choices) + self._missing(choices, picker.problems)
+        self.problems += picker.problems + self._missing(picker)
         schema = self._schema(choices)
-        for layer in (picker.presets, layers.default, layers.recipe):
+        for layer in (layers.presets, layers.default, layers.recipe):
             self._assign(schema, layer)
-        patches = self._patch(schema, choices, layers.command)
+        patches, refused = apply_patches(host, schema, choices, layers.command)
+        self.problems += refused
         self._assign(schema, layers.command)
         config, wrong = schema.resolve()
-        self.problems += wrong + self._wiring_problems(choices) + naming.unused(c.offer for c in choices.values())
+        excused = {plugin for problem in self.problems for plugin in problem.plugins}
+        self.problems += wrong + self._wiring_problems(choices)
+        self.problems += naming.unused((choice.offer for choice in choices.values()), excused)
         if self.problems:
             return Composition(host=host, problems=tuple(self.problems))
         plan = self._freeze(choices, config, schema.origins, patches, lookup.notes)
-        refused = tuple(host.check(plan, None))
-        return Composition(host=host, plan=None if refused else plan, problems=refused)
+        objections = tuple(host.check(plan, None))
+        return Composition(host=host, plan=None if objections else plan, problems=objections)
+
+    def _activate_named(self) -> None:
+        """Activate what is named; several broken plugins are told at once."""
+        errors: list[XTunerCoreError] = []
+        for name in self.named:
+            try:
+                self.host.activate(name)
+            except XTunerCoreError as error:
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise ComposeError([_as_problem(error) for error in errors])
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _read(self, recipe: Any, overrides: Any) -> Layers:
         layers = Layers()
-        layers.command = parse_overrides(overrides) if not isinstance(overrides, Mapping) else flatten(overrides, (), "call")
+        layers.command = (
+            parse_overrides(overrides) if not isinstance(overrides, Mapping) else flatten(overrides, (), "call")
+        )
         if recipe is not None:
             layers.recipe = self._recipe(recipe)
         for layer in (layers.recipe, layers.command):
-            self.host.activate(*_listed_plugins(layer))
+            self.host.activate(*listed_plugins(layer))
         layers.default = self._default(layers, alone=recipe is None)
-        self.host.activate(*_listed_plugins(layers.default))
+        self.host.activate(*listed_plugins(layers.default))
         return layers
 
     def _recipe(self, recipe: str | Path | Mapping[str, Any]) -> Layer:
@@ -131,9 +163,16 @@ class _Composer:
         return read_recipe_file(Path(recipe))
 
     def _shipped(self, name: str) -> Layer:
-        _, recipe = self.host.recipes()[name]
+        plugin, recipe = self.host.recipes()[name]
         package, _, file = recipe.file.partition(":")
-        return read_recipe(files(package).joinpath(file).read_text(encoding="utf-8"), f"recipe {name}")
+        try:
+            text = files(package).joinpath(file).read_text(encoding="utf-8")
+        except (OSError, ImportError, ValueError) as error:
+            candidate = self.host.active[plugin]
+            message = f"{candidate} has no recipe {name!r} at {recipe.file}: {error}"
+            fix = f"update or uninstall {candidate.distribution}"
+            raise ContractError(message, fix=fix, plugin=plugin) from error
+        return read_recipe(text, f"recipe {name}")
 
     def _default(self, layers: Layers, *, alone: bool) -> Layer:
         """The algorithm's recipe; beside a recipe of the user's, only what that leaves to it."""
@@ -152,13 +191,18 @@ class _Composer:
         if offer is None:
             return None
         assert isinstance(offer.provider, AlgorithmProvider)
-        return offer.provider.recipe
+        recipe = offer.provider.recipe
+        if recipe is not None and recipe not in self.host.recipes():
+            message = f"{offer} starts from the recipe {recipe!r}, which its plugin does not ship"
+            fix = f"update or uninstall {offer.distribution}"
+            raise ContractError(message, fix=fix, plugin=offer.plugin)
+        return recipe
 
     # ── checking ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _missing(self, choices: Mapping[str, Choice], failed: Sequence[Problem]) -> list[Problem]:
-        excused = {problem.key for problem in failed}
-        absent = [slot for slot in REQUIRED if slot not in choices and slot not in excused]
+    def _missing(self, picker: Picker) -> list[Problem]:
+        excused = {problem.key for problem in picker.problems} | picker.waiting
+        absent = [slot for slot in REQUIRED if slot not in picker.choices and slot not in excused]
         return [self._nothing_for(slot) for slot in absent]
 
     def _nothing_for(self, slot: str) -> Problem:
@@ -179,22 +223,6 @@ class _Composer:
 
     def _assign(self, schema: Schema, layer: Layer) -> None:
         self.problems += [p for p in map(schema.assign, layer) if p is not None]
-
-    def _patch(self, schema: Schema, choices: Mapping[str, Choice], command: Layer) -> list[PlannedPatch]:
-        """Collect every plugin's patches, refuse conflicts, apply the rest."""
-        seen_by_plugins = Schema.resolve(schema)[0]
-        for assignment in command:
-            _put(seen_by_plugins, assignment)
-        applied: dict[str, PlannedPatch] = {}
-        for plugin, patch in self.host.patches(seen_by_plugins):
-            planned = PlannedPatch(path=patch.path, value=patch.value, plugin=plugin, reason=patch.reason)
-            problem = _patch_conflict(planned, applied, choices)
-            if problem is None:
-                applied[patch.path] = planned
-                origin = f"patch of plugin {plugin!r}: {patch.reason}"
-                problem = schema.assign(Assignment(tuple(patch.path.split(".")), patch.value, origin))
-            self.problems += [problem] if problem else []
-        return list(applied.values())
 
     def _wiring_problems(self, choices: Mapping[str, Choice]) -> list[Problem]:
         registry = self.host.registry
@@ -219,7 +247,11 @@ class _Composer:
         patches: Sequence[PlannedPatch],
         notes: Sequence[str],
     ) -> Plan:
-        split = [f"{c.offer}: {c.offer.provider.depends_on_split}" for c in choices.values() if c.offer.provider.depends_on_split]
+        split = [
+            f"{c.offer}: {c.offer.provider.depends_on_split}"
+            for c in choices.values()
+            if c.offer.provider.depends_on_split
+        ]
         return Plan(
             core=__version__,
             plugins=planned_plugins(self.host, list(self.host.active)),
@@ -267,45 +299,3 @@ def _planned(choice: Choice) -> PlannedPick:
         preset=choice.preset,
         source=str(choice.source) if choice.source else None,
     )
-
-
-def _listed_plugins(layer: Layer) -> list[str]:
-    """Plugins that a layer activates: `plugins: [a, b]`, or the names whose settings it gives; the list is taken out."""
-    listed = [a for a in layer if a.path == (PLUGINS,)]
-    layer[:] = [a for a in layer if a.path != (PLUGINS,)]
-    names: list[str] = []
-    for assignment in listed:
-        value = [assignment.value] if isinstance(assignment.value, str) else assignment.value
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise ConfigError(f"plugins = {assignment.value!r} ({assignment.origin}) is no list of names")
-        names += value
-    return names
-
-
-def _put(config: dict[str, Any], assignment: Assignment) -> None:
-    """Show plugins what the command line says, without validating it yet."""
-    *parents, last = assignment.path
-    for part in parents:
-        inner = config.get(part)
-        if not isinstance(inner, dict):
-            return
-        config = inner
-    config[last] = assignment.value
-
-
-def _patch_conflict(
-    patch: PlannedPatch, applied: Mapping[str, PlannedPatch], choices: Mapping[str, Choice]
-) -> Problem | None:
-    other = applied.get(patch.path)
-    if other is not None:
-        message = (
-            f"plugins {other.plugin!r} and {patch.plugin!r} both set {patch.path}: to {other.value!r} ({other.reason}) "
-            f"and to {patch.value!r} ({patch.reason})"
-        )
-        fix = "leave one of them out"
-        return Problem(message=message, fix=fix, code="patches", key=patch.path, plugins=(other.plugin, patch.plugin))
-    if patch.path in choices or patch.path in SLOTS or patch.path in UNPICKED_SLOTS or patch.path.endswith(".name"):
-        message = f"plugin {patch.plugin!r} patches {patch.path}, which is a pick; picks are the user's"
-        fix = f"update or leave out {patch.plugin!r}"
-        return Problem(message=message, fix=fix, code="patches", key=patch.path, plugins=(patch.plugin,))
-    return None

@@ -34,6 +34,10 @@ class Assignment:
 Layer = list[Assignment]
 
 
+PLUGINS = "plugins"
+"""Key of the plugins that a recipe activates, and of their settings."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 floats: `1e-3` is a number."""
 
@@ -53,13 +57,13 @@ def read_recipe(text: str, label: str) -> Layer:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{label} is no valid YAML: {' '.join(str(error).split())}") from error
-    if node is None:
-        return []
-    if not isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode):
+            return list(_leaves(node, (), label, loader))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{label} is no valid YAML: {' '.join(str(error).split())}", fix="repair the file") from error
+    if node is not None:
         raise ConfigError(f"{label} holds no mapping of keys to values", fix="write key: value lines")
-    return list(_leaves(node, (), label, loader))
+    return []
 
 
 def _leaves(node: yaml.MappingNode, path: Key, label: str, loader: _Loader) -> Iterator[Assignment]:
@@ -85,11 +89,14 @@ def parse_overrides(arguments: Sequence[str], origin: str = "command line") -> L
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{argument!r} is no key=value", fix="write key=value, or the path of a .yaml recipe first")
+            raise ConfigError(
+                f"{argument!r} is no key=value", fix="write key=value, or the path of a .yaml recipe first"
+            )
         try:
-            value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of {argument!r} is no valid YAML: {' '.join(str(error).split())}") from error
+            value = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError) as error:
+            message = f"the value of {argument!r} is no valid YAML: {' '.join(str(error).split())}"
+            raise ConfigError(message, fix="quote it: key='\"text\"'") from error
         layer += flatten(value, tuple(key.split(".")), origin)
     return layer
 
@@ -111,3 +118,19 @@ def read_recipe_file(path: Path) -> Layer:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the recipe {path} cannot be read: {error}") from error
     return read_recipe(text, str(path))
+
+
+def listed_plugins(layer: Layer) -> list[str]:
+    """Plugins that a layer activates, `plugins: [a, b]`; the list is taken out.
+
+    :raises ConfigError: it is no list of names.
+    """
+    listed = [a for a in layer if a.path == (PLUGINS,)]
+    layer[:] = [a for a in layer if a.path != (PLUGINS,)]
+    names: list[str] = []
+    for assignment in listed:
+        value = [assignment.value] if isinstance(assignment.value, str) else assignment.value
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise ConfigError(f"plugins = {assignment.value!r} ({assignment.origin}) is no list of names")
+        names += value
+    return names

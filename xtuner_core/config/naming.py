@@ -28,30 +28,27 @@ class Naming:
                 if offer is not None:
                     self._fills[slot].append(offer)
 
+    def candidates(self, slot: str) -> list[Offer]:
+        """The offers of named plugins that would fill a slot; more than one is a conflict."""
+        return list(self._fills.get(slot, ()))
+
     def fills(self, slot: str) -> Offer | None:
         """The offer that fills a slot; None where none does, or several would."""
-        offers = self._fills.get(slot, [])
+        offers = self.candidates(slot)
         return offers[0] if len(offers) == 1 else None
 
-    def contested(self, decided: Iterable[str]) -> list[Problem]:
-        """Slots that several named plugins would fill and nobody decided.
+    def unused(self, chosen: Iterable[Offer], excused: Iterable[str] = ()) -> list[Problem]:
+        """Named plugins from which the run takes nothing.
 
-        :param decided: slots with an explicit pick.
+        :param excused: plugins of which something was to be taken, and another problem says why it was not.
         """
-        problems = []
-        for slot, offers in self._fills.items():
-            if len(offers) > 1 and slot not in decided:
-                plugins = tuple(offer.plugin for offer in offers)
-                message = f"the named plugins {' and '.join(map(repr, plugins))} both offer a {slot}"
-                fix = "write " + " or ".join(f"{slot}={offer.name}" for offer in offers)
-                problems.append(Problem(message=message, fix=fix, code="contested", key=slot, plugins=plugins))
-        return problems
-
-    def unused(self, chosen: Iterable[Offer]) -> list[Problem]:
-        """Named plugins from which the run takes nothing."""
         used = {offer.plugin for offer in chosen}
         used |= {required for plugin in used for required in self.host.infos[plugin].requires_plugins}
-        return [_unused(plugin, self.host) for plugin in self.named if plugin not in used and self._idle(plugin)]
+        return [
+            _unused(plugin, self.host)
+            for plugin in self.named
+            if plugin not in used.union(excused) and self._idle(plugin)
+        ]
 
     def _idle(self, plugin: str) -> bool:
         serves = any(offer.slot == "operator" for offer in self.host.registry.of_plugin(plugin))
@@ -62,6 +59,14 @@ def _only(offers: Sequence[Offer], slot: str, plugin: str) -> Offer | None:
     of_slot = [offer for offer in offers if offer.slot == slot]
     same_name = [offer for offer in of_slot if offer.name == plugin]
     return of_slot[0] if len(of_slot) == 1 else same_name[0] if same_name else None
+
+
+def contested(slot: str, offers: Sequence[Offer]) -> Problem:
+    """Refuse a slot that several named plugins would fill and nobody decided."""
+    plugins = tuple(offer.plugin for offer in offers)
+    message = f"the named plugins {' and '.join(map(repr, plugins))} both offer a {slot}"
+    fix = "write " + " or ".join(f"{slot}={offer.name}" for offer in offers)
+    return Problem(message=message, fix=fix, code="contested", key=slot, plugins=plugins)
 
 
 def _unused(plugin: str, host: Host) -> Problem:

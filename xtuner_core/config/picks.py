@@ -1,7 +1,8 @@
 """Which offer each slot of a run takes. Picks are told from values here, before OmegaConf sees either.
 
-Layers come from weakest to strongest: the default recipe, the user's recipe, the command line. A pick in a stronger
-layer replaces a weaker one whole, its values included; values beside the winning pick stay, whatever their order.
+Layers come from weakest to strongest: what picks bring along, the default recipe, the user's recipe, the command
+line. A pick in a stronger layer replaces a weaker one whole, its values included; values beside the winning pick stay,
+whatever their order.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 
 from xtuner_core.config.layers import Assignment, Key, Layer, flatten
 from xtuner_core.config.lookup import Found, Lookup
-from xtuner_core.config.naming import Naming
+from xtuner_core.config.naming import Naming, contested
 from xtuner_core.config.pick import pick_fields
-from xtuner_core.errors import XTunerCoreError
+from xtuner_core.errors import PluginError, XTunerCoreError
 from xtuner_core.records import MANY_SLOTS, SINGLE_SLOTS, Problem
 from xtuner_core.registry import Offer
 
@@ -45,12 +46,19 @@ class Choice:
 class Layers:
     """The assignments of a run, weakest layer first; picks are taken out as they are made."""
 
+    presets: Layer = field(default_factory=list)
+    """What picks bring along: a preset's values, a checkpoint's; picks of nested slots among them."""
     default: Layer = field(default_factory=list)
     recipe: Layer = field(default_factory=list)
     command: Layer = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Layer]:
-        return iter((self.default, self.recipe, self.command))
+        return iter((self.presets, self.default, self.recipe, self.command))
+
+    @property
+    def users(self) -> tuple[Layer, Layer]:
+        """What the user wrote."""
+        return self.recipe, self.command
 
     def below(self, key: Key) -> list[Layer]:
         """Assignments to the key and everything below it, layer by layer."""
@@ -77,8 +85,8 @@ class Picker:
         self.lookup = lookup
         self.choices: dict[str, Choice] = {}
         self.problems: list[Problem] = []
-        self.presets: Layer = []
-        """Values that the picks bring along, weaker than every layer."""
+        self.waiting: set[str] = set()
+        """Slots that stay empty because another one does."""
 
     def pick_all(self) -> None:
         """Fill `choices`; what cannot be picked becomes a problem."""
@@ -95,83 +103,127 @@ class Picker:
 
     def _single(self, key: Key, slot: str, fallback: str | None) -> None:
         found = self._written(key)
-        explicit = any(a is not None for a in found[1:])
-        filled = self.naming.fills(slot) if len(key) == 1 and not explicit else None
-        if filled is not None:
-            self.layers.drop(self.layers.below(key)[0])
-            self._take(key, slot, filled, f"--plugins {filled.plugin}")
+        named = self._named(key, slot)
+        if named:
+            self._drop_default(key)
+            self._take_named(key, slot, named)
+            return
+        winner = next((a for a in reversed(found) if a is not None), None)
+        self._replace_whole(key, found)
+        spec, origin = (fallback, "default") if winner is None else (winner.value, winner.origin)
+        if spec is None:
+            self.waiting |= {slot} if slot == "loss" and winner is None else set()
         else:
-            winner = next((a for a in reversed(found) if a is not None), None)
-            self._replace_whole(key, found)
-            spec, origin = (fallback, "default") if winner is None else (winner.value, winner.origin)
-            if spec is not None:
-                self._take(key, slot, spec, origin)
+            self._take(key, slot, spec, origin)
+
+    # ── naming is choosing ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _named(self, key: Key, slot: str) -> list[Offer]:
+        """Offers of named plugins that would fill a slot of which the user picked nothing."""
+        explicit = any(_is_pick(a, key) for layer in self.layers.users for a in layer)
+        return [] if explicit or key != (slot,) else self.naming.candidates(slot)
+
+    def _drop_default(self, key: Key) -> None:
+        self.layers.drop([a for a in self.layers.default if a.path[: len(key)] == key])
+
+    def _take_named(self, key: Key, slot: str, named: Sequence[Offer]) -> None:
+        if len(named) == 1:
+            self._take(key, slot, named[0], f"--plugins {named[0].plugin}")
+            return
+        self.layers.drop([a for layer in self.layers.below(key) for a in layer])
+        self.problems.append(contested(slot, named))
+
+    # ── what was written ───────────────────────────────────────────────────────────────────────────────────────
 
     def _written(self, key: Key) -> list[Assignment | None]:
         """The last pick that each layer makes for a key."""
         return [next((a for a in reversed(layer) if _is_pick(a, key)), None) for layer in self.layers.below(key)]
 
     def _replace_whole(self, key: Key, found: Sequence[Assignment | None]) -> None:
-        """Drop the values that stand beside a pick that a stronger layer replaced, and the picks themselves."""
-        layers = self.layers.below(key)
-        written = [a.value if a is not None else None for a in found]
-        top = max((n for n, a in enumerate(found) if a is not None), default=0)
-        for number, layer in enumerate(layers):
-            replaced = number < top and written[number] != written[top]
+        """Drop the values that belong to a pick that a stronger layer replaced, and the picks themselves.
+
+        A value belongs to the pick of its own layer, else to the nearest weaker one; to the winner where there
+        is neither.
+        """
+        specs: list[Any] = []
+        for pick in found:
+            specs.append(pick.value if pick is not None else specs[-1] if specs else _NOTHING)
+        for layer, spec in zip(self.layers.below(key), specs, strict=True):
+            replaced = spec is not _NOTHING and spec != specs[-1]
             self.layers.drop([a for a in layer if replaced or _is_pick(a, key) or a.path == key])
 
     def _take(self, key: Key, slot: str, spec: Any, origin: str) -> None:
+        if spec == "auto" and slot == "precision" and "device" not in self.choices:
+            self.waiting.add(slot)
+            return
         try:
-            found = self._find(key, slot, spec)
+            found = self._find(slot, spec)
+            config = self.lookup.host.config_class(found.offer)
         except XTunerCoreError as error:
-            plugins = (error.plugin,) if error.plugin else ()
-            message = f"{'.'.join(key)}={spec} ({origin}): {error.message}"
-            self.problems.append(
-                Problem(message=message, fix=error.fix, code="pick", key=".".join(key), plugins=plugins)
-            )
+            self.problems.append(_refused(key, spec, origin, error))
+            self.layers.drop([a for layer in self.layers.below(key) for a in layer])
             return
         choice = Choice(path=key, slot=slot, offer=found.offer, preset=found.preset, source=found.source, origin=origin)
         self.choices[choice.key] = choice
-        self.presets += flatten(found.values, key, found.label) if found.values else []
-        config = self.lookup.host.config_class(found.offer)
+        self.layers.presets += flatten(found.values, key, found.label) if found.values else []
         for name, (inner, default) in pick_fields(config).items() if config else ():
             self._single((*key, name), inner, default)
 
-    def _find(self, key: Key, slot: str, spec: Any) -> Found:
+    def _find(self, slot: str, spec: Any) -> Found:
         if isinstance(spec, Offer):
             return self.lookup.start_small(spec)
         if spec == "auto" and slot in AUTO:
             return self.lookup.automatic(slot, self.choices)
         return self.lookup.find(slot, spec)
 
+    # ── slots that take several ────────────────────────────────────────────────────────────────────────────────
+
     def _many(self, slot: str) -> None:
-        layers = self.layers.below((slot,))
-        for number, layer in enumerate(layers):
-            whole = [a for a in layer if a.path == (slot,) and a.value != {}]
-            if whole:
-                self.layers.drop([a for weaker in layers[:number] for a in weaker] + whole)
-                if whole[-1].value is not None:
-                    self._take_entry(slot, str(whole[-1].value), whole[-1])
+        self._spell_out(slot)
         entries: dict[str, Assignment] = {}
         for layer in self.layers.below((slot,)):
-            for assignment in layer:
-                if len(assignment.path) > 1:
-                    entries[assignment.path[1]] = assignment
-        for name, assignment in entries.items():
-            if f"{slot}.{name}" not in self.choices:
-                self._entry(slot, name, assignment)
+            entries |= {assignment.path[1]: assignment for assignment in layer}
+        for name, last in entries.items():
+            key = (slot, name)
+            if last.path == key and last.value is None:
+                self.layers.drop([a for layer in self.layers.below(key) for a in layer])
+            else:
+                self._single(key, slot, name)
 
-    def _entry(self, slot: str, name: str, last: Assignment) -> None:
-        key = (slot, name)
-        if last.path == key and last.value is None:
-            self.layers.drop([a for layer in self.layers.below(key) for a in layer])
-            return
-        self._single(key, slot, name)
+    def _spell_out(self, slot: str) -> None:
+        """Write `slot=NAME` as the one entry that it is short for; it replaces the entries of weaker layers."""
+        for number, layer in enumerate(self.layers):
+            whole = [a for a in layer if a.path == (slot,)]
+            self.layers.drop(whole)
+            if not whole or whole[-1].value == {}:
+                continue
+            weaker = self.layers.below((slot,))[:number]
+            self.layers.drop([a for entries in weaker for a in entries])
+            spec = whole[-1].value
+            if isinstance(spec, str):
+                layer.append(Assignment((slot, spec.partition(":")[0]), spec, whole[-1].origin))
+            elif spec is not None:
+                self.problems.append(_no_entry(slot, whole[-1]))
 
-    def _take_entry(self, slot: str, spec: str, assignment: Assignment) -> None:
-        self._take((slot, spec.partition(":")[0]), slot, spec, assignment.origin)
+
+_NOTHING = object()
 
 
 def _is_pick(assignment: Assignment, key: Key) -> bool:
-    at_key = assignment.path == key and not (assignment.value == {} or isinstance(assignment.value, list))
-    return at_key or assignment.path == (*key, "name")
+    return (assignment.path == key and assignment.value != {}) or assignment.path == (*key, "name")
+
+
+def _refused(key: Key, spec: Any, origin: str, error: XTunerCoreError) -> Problem:
+    what = spec.name if isinstance(spec, Offer) else spec
+    return Problem(
+        message=f"{'.'.join(key)}={what} ({origin}): {error.message}",
+        fix=error.fix,
+        code="plugin" if isinstance(error, PluginError) else "pick",
+        key=".".join(key),
+        plugins=(error.plugin,) if error.plugin else (),
+    )
+
+
+def _no_entry(slot: str, written: Assignment) -> Problem:
+    message = f"{slot} = {written.value!r} ({written.origin}) names no {slot}"
+    return Problem(message=message, fix=f"write {slot}.NAME=NAME for each", code="pick", key=slot)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, AnyNode, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xtuner_core.config.layers import Assignment, Key
+from xtuner_core.config.layers import PLUGINS, Assignment, Key
 from xtuner_core.config.pick import pick_fields
 from xtuner_core.config.root import CoreConfig
+from xtuner_core.errors import ContractError
 from xtuner_core.records import MANY_SLOTS, SLOTS, Problem
 
 ROOT: Key = ()
-PLUGINS = "plugins"
 OPERATOR = "operator"
 
 
@@ -31,7 +32,7 @@ class Schema:
         self._owners = {ROOT: "xtuner-core", **{key: owner for key, (_, owner) in sections.items()}}
         self._classes = {ROOT: CoreConfig, **{key: cls for key, (cls, _) in sections.items()}}
         self._nodes: dict[Key, DictConfig] = {
-            key: OmegaConf.structured(cls) for key, cls in self._classes.items() if cls is not None
+            key: _structured(cls, self._owners[key]) for key, cls in self._classes.items() if cls is not None
         }
         self._pins: dict[str, str] = {}
         self._inactive = frozenset(inactive)
@@ -49,6 +50,8 @@ class Schema:
             return self._stray(assignment, section)
         if section == ROOT and rest[0] not in {item.name for item in fields(CoreConfig)}:
             return self._unknown_root(assignment)
+        if len(rest) > 1 and rest[0] in self._picks(section):
+            return self._not_picked(assignment, ".".join((*section, rest[0])))
         unknown = _unknown_key(self._nodes[section], rest)
         if unknown is not None:
             return self._unknown(assignment, section, *unknown)
@@ -61,6 +64,11 @@ class Schema:
         self.origins[assignment.key] = assignment.origin
         return None
 
+    def _picks(self, section: Key) -> Iterable[str]:
+        """Fields of a section that are picks of their own."""
+        cls = self._classes[section]
+        return pick_fields(cls) if cls is not None else ()
+
     def _section(self, path: Key) -> Key:
         return max((key for key in self._owners if path[: len(key)] == key), key=len)
 
@@ -70,7 +78,9 @@ class Schema:
     def _pin(self, assignment: Assignment) -> Problem | None:
         if len(assignment.path) != 2 or not isinstance(assignment.value, str):
             message = f"{assignment.key} = {assignment.value!r} ({assignment.origin}) pins no implementation"
-            return Problem(message=message, fix="write operator.NAME=IMPLEMENTATION", code="wrong_type", key=assignment.key)
+            return Problem(
+                message=message, fix="write operator.NAME=IMPLEMENTATION", code="wrong_type", key=assignment.key
+            )
         self._pins[assignment.path[1]] = assignment.value
         self.origins[assignment.key] = assignment.origin
         return None
@@ -80,18 +90,22 @@ class Schema:
     def _unknown(self, assignment: Assignment, section: Key, bad: str, known: Iterable[str]) -> Problem:
         near = get_close_matches(bad, list(known), n=1)
         message = f"there is no key {assignment.key} ({assignment.origin}); {self._owned(section)}"
-        fix = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(known)}"
+        keys = f"its keys are {', '.join(known)}" if known else f"{'.'.join(assignment.path[:-1])} holds one value"
+        fix = f"did you mean {near[0]!r}?" if near else keys
         return Problem(message=message, fix=fix, code="unknown_key", key=assignment.key)
 
     def _unknown_root(self, assignment: Assignment) -> Problem:
         first = assignment.path[0]
         if first in SLOTS:
-            message = f"{assignment.key} ({assignment.origin}) configures the slot {first!r}, for which nothing is picked"
-            return Problem(message=message, fix=f"write {first}=NAME", code="not_picked", key=assignment.key)
+            return self._not_picked(assignment, first)
         if first == PLUGINS:
             return self._plugin_settings(assignment)
         known = [item.name for item in fields(CoreConfig)] + list(SLOTS) + [PLUGINS]
         return self._unknown(assignment, ROOT, first, known)
+
+    def _not_picked(self, assignment: Assignment, pick: str) -> Problem:
+        message = f"{assignment.key} ({assignment.origin}) configures {pick}, for which nothing is picked"
+        return Problem(message=message, fix=f"write {pick}=NAME", code="not_picked", key=assignment.key)
 
     def _plugin_settings(self, assignment: Assignment) -> Problem:
         name = assignment.path[1] if len(assignment.path) > 1 else ""
@@ -124,24 +138,36 @@ class Schema:
                 OmegaConf.to_container(node)
             )
         try:
-            values = OmegaConf.to_container(tree, resolve=True)
+            values = _plain(OmegaConf.to_container(tree, resolve=True, enum_to_str=True))
         except OmegaConfBaseException as error:
-            return {}, [Problem(message=str(error).splitlines()[0], code="interpolation")]
-        assert isinstance(values, dict)
+            fix = "write a key that is there, or escape the value: \\${…}"
+            return {}, [Problem(message=str(error).splitlines()[0], fix=fix, code="interpolation")]
+        self._empty_picks(values)
         if self._pins:
             values[OPERATOR] = dict(self._pins)
         problems = [p for key, cls in self._classes.items() if cls is not None for p in self._check(key, cls, values)]
-        return values, problems  # type: ignore[return-value]
+        return values, problems
+
+    def _empty_picks(self, values: dict[str, Any]) -> None:
+        """A field that is a pick holds nothing where nothing is picked, whatever its default names."""
+        for section in self._nodes:
+            for name in self._picks(section):
+                if (*section, name) not in self._owners:
+                    section_of(values, section)[name] = None
 
     def _check(self, key: Key, cls: type, values: Any) -> list[Problem]:
-        for part in key:
-            values = values[part]
+        given, path = section_of(values, key), ".".join(key)
+        missing = [".".join((*key, name)) for name, value in given.items() if value == MISSING]
+        if missing:
+            fix = f"write {' '.join(f'{name}=VALUE' for name in missing)}; {self._owned(key)}"
+            message = f"{', '.join(missing)}: a value is required, and none is given"
+            return [Problem(message=message, fix=fix, code="missing_value", key=missing[0])]
         try:
-            instantiate(cls, values)
-        except (ValueError, TypeError, OmegaConfBaseException) as error:
-            text = str(error).splitlines()[0]
-            where = ".".join(key) or "the run's own settings"
-            return [Problem(message=f"{where}: {text}", fix=self._owned(key), code="wrong_value", key=".".join(key))]
+            instantiate(cls, given)
+        except Exception as error:  # whatever a plugin's __post_init__ raises
+            text = next(iter(str(error).splitlines()), type(error).__name__)
+            where = path or "the run's own settings"
+            return [Problem(message=f"{where}: {text}", fix=self._owned(key), code="wrong_value", key=path)]
         return []
 
 
@@ -159,16 +185,36 @@ def instantiate(cls: type, values: Mapping[str, Any]) -> Any:
     return made
 
 
-def section_of(config: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+def section_of(config: Mapping[str, Any], path: str | Key) -> Any:
     """The part of a resolved configuration under a key."""
-    for part in path.split("."):
+    for part in path.split(".") if isinstance(path, str) else path:
         config = config[part]
     return config
+
+
+def _structured(cls: type, owner: str) -> DictConfig:
+    try:
+        return cast(DictConfig, OmegaConf.structured(cls))
+    except Exception as error:
+        text = next(iter(str(error).splitlines()), type(error).__name__)
+        message = f"the configuration {cls.__qualname__} of {owner} cannot be used: {text}"
+        raise ContractError(message, fix="its fields take plain types: numbers, strings, lists, mappings") from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds: paths as text, and keys that are text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _unknown_key(node: Any, rest: Key) -> tuple[str, list[str]] | None:
     """The first part of a key that its structured node has not, and the keys that it has."""
     for part in rest:
+        if not isinstance(node, DictConfig | AnyNode):
+            return part, []
         if not isinstance(node, DictConfig) or not is_dataclass(OmegaConf.get_type(node)):
             return None
         known = [str(key) for key in node]
