@@ -7,6 +7,7 @@ from typing import Any
 
 from xtuner_core.config.describe import json_schema
 from xtuner_core.config.root import CoreConfig
+from xtuner_core.errors import XTunerCoreError
 from xtuner_core.host import Host
 from xtuner_core.records import SLOTS
 from xtuner_core.registry import Offer
@@ -30,7 +31,8 @@ def catalog(host: Host) -> dict[str, Any]:
 
 def describe_offer(host: Host, offer: Offer) -> dict[str, Any]:
     """One offer as plain data."""
-    provider, config = offer.provider, host.config_class(offer)
+    provider = offer.provider
+    config, fault = _schema(host, offer)
     return {
         "slot": offer.slot,
         "name": offer.name,
@@ -43,8 +45,18 @@ def describe_offer(host: Host, offer: Offer) -> dict[str, Any]:
         "lacks": {word: asdict(lack) for word, lack in provider.lacks.items()},
         "depends_on_split": provider.depends_on_split,
         "presets": [asdict(preset) for preset in provider.presets],
-        "config": None if config is None else json_schema(config),
+        "config": config,
+        "fault": fault,
     }
+
+
+def _schema(host: Host, offer: Offer) -> tuple[dict[str, Any] | None, str]:
+    """JSON schema of an offer's configuration, or why there is none; one broken plugin spoils no catalog."""
+    try:
+        config = host.config_class(offer)
+    except XTunerCoreError as error:
+        return None, error.message
+    return None if config is None else json_schema(config), ""
 
 
 def _installed(host: Host, name: str) -> dict[str, Any]:

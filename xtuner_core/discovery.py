@@ -12,6 +12,8 @@ from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, d
 
 PLUGINS = "xtuner_core.plugins"
 """Entry point group of plugins: name = module."""
+CORE = "xtuner-core"
+"""The distribution whose plugins are always active; nobody else can claim their names."""
 OFFERS = "xtuner_core.offers"
 """Entry point group of the offers index: `slot/name` = the owning plugin's module."""
 
@@ -39,7 +41,7 @@ class Discovery:
 
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
     clashes: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
-    """Names that several distributions claim; none of them can be activated by it."""
+    """Names that several distributions claim: the core's keep theirs, others cannot be activated."""
     index: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """`slot/name` to the names of the plugins that list it."""
 
@@ -63,28 +65,44 @@ def discover() -> Discovery:
     for point in entry_points(group=PLUGINS):
         candidate = _candidate(point)
         claims[point.name][candidate.distribution] = candidate
-    single = {name: next(iter(found.values())) for name, found in claims.items() if len(found) == 1}
+    single = {name: found.get(CORE, next(iter(found.values()))) for name, found in claims.items()}
     clashes = {name: tuple(found.values()) for name, found in claims.items() if len(found) > 1}
-    return Discovery(single, clashes, _index(entry_points(group=OFFERS), single.values()))
+    undecided = {name for name, found in clashes.items() if CORE not in claims[name]}
+    candidates = {name: candidate for name, candidate in single.items() if name not in undecided}
+    claimed = [candidate for found in claims.values() for candidate in found.values()]
+    return Discovery(candidates, clashes, _index(entry_points(group=OFFERS), claimed))
 
 
 def _candidate(point: EntryPoint) -> Candidate:
     dist = point.dist
     assert dist is not None
-    return Candidate(point.name, point.value, dist.name, dist.version, _is_editable(dist), _fault(point, dist))
+    name, version = dist.metadata["Name"] or "unknown", dist.metadata["Version"] or "unknown"
+    return Candidate(point.name, point.value, name, version, _is_editable(dist), _fault(point, dist))
 
 
 def _is_editable(dist: Distribution) -> bool:
-    text = dist.read_text("direct_url.json")
-    return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
+    try:
+        found = json.loads(dist.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return True  # nobody knows, so its files are hashed
+    return bool(found.get("dir_info", {}).get("editable"))
 
 
 def _fault(point: EntryPoint, dist: Distribution) -> str:
-    root = point.module.partition(".")[0]
-    if importlib.util.find_spec(root) is None:
+    if not all(part.isidentifier() for part in point.value.split(".")):
+        return f"its entry point {point.value!r} names no module"
+    root = point.value.partition(".")[0]
+    if not _is_there(root):
         return f"its package {root!r} is not there"
     missing = [name for name in _required(dist) if not _installed(name)]
     return f"it requires {', '.join(missing)}, not installed" if missing else ""
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _required(dist: Distribution) -> list[str]:
@@ -105,7 +123,7 @@ def _index(points: Iterable[EntryPoint], candidates: Iterable[Candidate]) -> dic
     index: dict[str, set[str]] = defaultdict(set)
     for point in points:
         assert point.dist is not None
-        owner = by_module.get((point.dist.name, point.value))
+        owner = by_module.get((point.dist.metadata["Name"], point.value))
         if owner is not None:
             index[point.name].add(owner)
     return {key: tuple(sorted(owners)) for key, owners in sorted(index.items())}

@@ -33,11 +33,20 @@ def import_module(module: str, *, plugin: str, distribution: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"plugin {plugin!r} ({distribution}) cannot be imported: {module} raises {_brief(error)}"
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        fix = f"install the package that provides {missing!r}" if missing else f"update or uninstall {distribution}"
-        raise PluginImportError(message, fix=fix, plugin=plugin) from error
+        raise PluginImportError(message, fix=_way_out(error, distribution), plugin=plugin) from error
+
+
+def _way_out(error: BaseException, distribution: str) -> str:
+    update = f"update or uninstall {distribution}"
+    if not isinstance(error, ImportError) or not error.name:
+        return update
+    if error.name.partition(".")[0] == "xtuner_core":
+        return f"{update}, or update xtuner-core: it is written for another version of it"
+    if isinstance(error, ModuleNotFoundError):
+        return f"install the package that provides {error.name!r}, or {update}"
+    return update
 
 
 def _brief(error: BaseException) -> str:

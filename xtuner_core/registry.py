@@ -8,10 +8,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from xtuner_core.discovery import Candidate
 from xtuner_core.errors import ContractError
-from xtuner_core.records import SLOTS, Preset, Problem, Provider
+from xtuner_core.records import (
+    SLOTS,
+    AlgorithmProvider,
+    DeviceProvider,
+    LossProvider,
+    ModelProvider,
+    ParallelismProvider,
+    Preset,
+    Problem,
+    Provider,
+)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)?")
+_RECORDS: dict[str, type[Provider[Any]]] = {
+    "model": ModelProvider,
+    "parallelism": ParallelismProvider,
+    "device": DeviceProvider,
+    "loss": LossProvider,
+    "algorithm": AlgorithmProvider,
+}
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -38,14 +56,17 @@ class Offer:
         return f"{self.slot} {self.name!r} of plugin {self.plugin!r} ({self.distribution} {self.version})"
 
 
-def check_provider(provider: object, plugin: str) -> Provider[Any]:
+def check_provider(provider: object, candidate: Candidate) -> Provider[Any]:
     """The record, if it is one.
 
+    :param candidate: the plugin that offers it.
     :raises ContractError: it is no provider, or a field of it has a wrong form.
     """
     if not isinstance(provider, Provider):
-        raise ContractError(f"plugin {plugin!r} offers {provider!r}, which is no Provider", plugin=plugin)
+        raise _broken(candidate, f"offers {provider!r}, which is no Provider")
+    record = _RECORDS.get(provider.slot, Provider)
     faults = {
+        f"record is a {type(provider).__name__}, no {record.__name__}": not isinstance(provider, record),
         f"slot {provider.slot!r} is not known": provider.slot not in SLOTS,
         f"name {provider.name!r} is not lower snake case": not _NAME.fullmatch(provider.name),
         f"factory {provider.factory!r} is not 'package.module:function'": not _REFERENCE.fullmatch(provider.factory),
@@ -54,8 +75,13 @@ def check_provider(provider: object, plugin: str) -> Provider[Any]:
     }
     for fault, found in faults.items():
         if found:
-            raise ContractError(f"plugin {plugin!r} offers {provider.slot} {provider.name!r}: its {fault}", plugin=plugin)
+            raise _broken(candidate, f"offers {provider.slot} {provider.name!r}, but its {fault}")
     return provider
+
+
+def _broken(candidate: Candidate, what: str) -> ContractError:
+    fix = f"update or uninstall {candidate.distribution}"
+    return ContractError(f"{candidate} {what}", fix=fix, plugin=candidate.name)
 
 
 class Registry:
@@ -67,6 +93,10 @@ class Registry:
     def add(self, offers: Iterable[Offer]) -> None:
         """Index a plugin's offers."""
         self._offers.extend(offers)
+
+    def drop(self, plugin: str) -> None:
+        """Forget a plugin's offers."""
+        self._offers = [offer for offer in self._offers if offer.plugin != plugin]
 
     def of_slot(self, slot: str) -> list[Offer]:
         """Every offer of a slot."""
@@ -93,10 +123,15 @@ class Registry:
         return next((offer for offer in self._offers if wanted(offer)), None)
 
     def conflicts(self) -> list[Problem]:
-        """Offers of one name in one slot."""
+        """Offers of one name in one slot, presets of one alias, readers of one `model_type`."""
         groups: dict[str, list[Offer]] = defaultdict(list)
         for offer in self._offers:
             groups[f"{offer.slot} {offer.name!r}"].append(offer)
+            for preset in offer.provider.presets:
+                if preset.alias:
+                    groups[f"{offer.slot} {preset.alias!r}"].append(offer)
+            for model_type in getattr(offer.provider, "hf_model_types", ()):
+                groups[f"reading model_type {model_type!r}"].append(offer)
         return [_conflict(what, offers) for what, offers in groups.items() if len(offers) > 1]
 
 

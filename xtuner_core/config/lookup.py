@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -49,7 +49,7 @@ class Lookup:
         if slot == "model" and ("/" in spec or spec.startswith(".")):
             return self._checkpoint(Path(spec).expanduser())
         name, _, preset = spec.partition(":")
-        offer = self.host.registry.find(slot, name) or self._inactive(slot, name)
+        offer = self._offered(slot, name, lambda: self.host.registry.find(slot, name))
         if offer is not None:
             return _with_preset(offer, preset) if preset else Found(offer=offer)
         aliased = self.host.registry.find_alias(slot, spec)
@@ -77,17 +77,16 @@ class Lookup:
     def _checkpoint(self, folder: Path) -> Found:
         hf_config = read_config(folder)
         model_type = str(hf_config["model_type"])
-        offer = self.host.registry.find_model_type(model_type)
-        if offer is None:
-            for owner in self.host.discovery.owners("hf", model_type)[:1]:
-                self.host.activate(owner)
-            offer = self.host.registry.find_model_type(model_type)
+        offer = self._offered("hf", model_type, lambda: self.host.registry.find_model_type(model_type))
         if offer is None:
             types = sorted(self.host.discovery.listed("hf"))
             message = f"{folder / 'config.json'} is of model_type {model_type!r}, which no installed plugin reads"
             raise UnknownName(message, fix=f"install a plugin for it; these are read: {', '.join(types) or 'none'}")
         return Found(
-            offer=offer, source=folder.resolve(), values=self._values(offer, hf_config, folder), label=f"{folder}/config.json"
+            offer=offer,
+            source=folder.resolve(),
+            values=self._values(offer, hf_config, folder),
+            label=f"{folder}/config.json",
         )
 
     def _values(self, offer: Offer, hf_config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -97,39 +96,45 @@ class Lookup:
         try:
             return asdict(config.from_hf(hf_config))
         except (ValueError, TypeError) as error:
-            message = f"{folder / 'config.json'}: {error}"
-            raise ConfigError(message, fix=f"{offer} does not do this", plugin=offer.plugin) from error
+            fix = f"choose another checkpoint, or a plugin that reads this one; {offer} does not"
+            raise ConfigError(f"{folder / 'config.json'}: {error}", fix=fix, plugin=offer.plugin) from error
+        except Exception as error:
+            message = f"{offer} fails over {folder / 'config.json'}: {type(error).__name__}: {error}"
+            fix = f"update or uninstall {offer.distribution}"
+            raise PluginError(message, fix=fix, plugin=offer.plugin) from error
 
     # ── the index, and what to say when nothing is found ───────────────────────────────────────────────────────
 
-    def _inactive(self, slot: str, name: str) -> Offer | None:
-        owners = [owner for owner in self.host.discovery.owners(slot, name) if owner not in self.host.active]
-        if not owners:
-            return None
-        if len(owners) > 1:
+    def _offered(self, slot: str, name: str, find: Callable[[], Offer | None]) -> Offer | None:
+        """The offer among the active plugins, else from the one installed plugin that lists it."""
+        offer = find()
+        owners = self.host.discovery.owners(slot, name) if offer is None else ()
+        inactive = [owner for owner in owners if owner not in self.host.active]
+        if len(inactive) > 1:
             raise UsageError(
-                f"{slot} {name!r} is offered by the installed plugins {' and '.join(map(repr, owners))}",
-                fix=f"write --plugins {owners[0]} or --plugins {owners[1]}",
+                f"{slot} {name!r} is offered by the installed plugins {' and '.join(map(repr, inactive))}",
+                fix=" or ".join(f"write --plugins {owner}" for owner in inactive),
             )
-        self.host.activate(owners[0])
-        offer = self.host.registry.find(slot, name)
-        if offer is None:
-            candidate = self.host.active[owners[0]]
+        self.host.activate(*inactive)
+        offer = find()
+        if offer is None and owners:
+            candidate = self.host.active[(inactive or owners)[0]]
             message = f"{candidate} lists {slot}/{name} in its offers index, but does not offer it"
-            raise ContractError(message, fix=f"update or uninstall {candidate.distribution}", plugin=owners[0])
+            raise ContractError(message, fix=f"update or uninstall {candidate.distribution}", plugin=candidate.name)
         return offer
 
     def _unknown(self, slot: str, name: str) -> UnknownName:
-        offered = {offer.name for offer in self.host.registry.of_slot(slot)}
-        aliases = {p.alias for o in self.host.registry.of_slot(slot) for p in o.provider.presets if p.alias}
-        inactive = self.host.discovery.listed(slot).keys() - offered
-        near = get_close_matches(name, [*offered, *aliases, *inactive], n=1)
-        if near:
-            return UnknownName(f"no installed plugin offers the {slot} {name!r}", fix=f"write {slot}={near[0]}")
-        others = f"installed are {', '.join(sorted(offered | inactive)) or 'none'}"
-        return UnknownName(
-            f"no installed plugin offers the {slot} {name!r}", fix=f"{others}; install the plugin that offers {name!r}"
-        )
+        registry, listed = self.host.registry, self.host.discovery.listed(slot)
+        offered = {offer.name for offer in registry.of_slot(slot)} | listed.keys()
+        aliases = {p.alias for o in registry.of_slot(slot) for p in o.provider.presets if p.alias}
+        near = get_close_matches(name, [*offered, *aliases], n=1)
+        hints = [f"did you mean {slot}={near[0]}?"] if near else []
+        hints.append(f"installed are {', '.join(sorted(offered)) or 'none'}")
+        sleeping = sorted({owner for owners in listed.values() for owner in owners} - self.host.active.keys())
+        if sleeping and not near:
+            hints.append(f"presets are known by their own names once their plugin is: --plugins {'|'.join(sleeping)}")
+        hints.append(f"or install a plugin that offers {name!r}")
+        return UnknownName(f"no installed plugin offers the {slot} {name!r}", fix="; ".join(hints))
 
     # ── devices ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,12 +158,16 @@ class Lookup:
             return int(probe().count)
         except Exception as error:
             message = f"{offer} cannot say whether its device is here: {type(error).__name__}: {error}"
-            raise PluginError(message, fix="name the device that is wanted, device=NAME", plugin=offer.plugin) from error
+            raise PluginError(
+                message, fix="name the device that is wanted, device=NAME", plugin=offer.plugin
+            ) from error
 
     def _note_inactive(self, offers: list[Offer]) -> None:
         inactive = self.host.discovery.listed("device").keys() - {offer.name for offer in offers}
         if inactive:
-            self.notes.append(f"device=auto looked at active plugins only; installed, inactive: {', '.join(sorted(inactive))}")
+            self.notes.append(
+                f"device=auto looked at active plugins only; installed, inactive: {', '.join(sorted(inactive))}"
+            )
 
 
 def _with_preset(offer: Offer, wanted: str) -> Found:
