@@ -22,14 +22,15 @@ def content_hash(module: str) -> str:
     if not roots and spec.origin:
         files, roots = [Path(spec.origin)], [Path(spec.origin).parent]
     stamps = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _hash_files(str(roots[0]), stamps)
+    return _hash_files(tuple(map(str, roots)), stamps)
 
 
 @lru_cache(maxsize=64)
-def _hash_files(root: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
+def _hash_files(roots: tuple[str, ...], stamps: tuple[tuple[str, int, int], ...]) -> str:
     """The stamps are part of the key, so that a file edited in the same process is read again."""
     digest = hashlib.sha256()
     for name, _, _ in stamps:
         file = Path(name)
+        root = next(root for root in roots if file.is_relative_to(root))
         digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

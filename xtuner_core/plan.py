@@ -98,7 +98,7 @@ class Plan:
     def difference(self, other: Plan) -> list[str]:
         """Every decisive field in which two plans differ, as a line each."""
         mine, theirs = self.leaves(), other.leaves()
-        keys = [key for key in {**mine, **theirs} if mine.get(key, _ABSENT) != theirs.get(key, _ABSENT)]
+        keys = [key for key in {**mine, **theirs} if _shown(mine, key) != _shown(theirs, key)]
         return [f"{key}: {_shown(mine, key)} in the plan, {_shown(theirs, key)} here" for key in sorted(keys)]
 
     def to_json(self) -> str:
@@ -154,9 +154,6 @@ class Plan:
         except OSError as error:
             raise ConfigError(f"{run} is no run's folder: {file} cannot be read ({error.strerror})") from error
         return cls.from_json(text, str(file))
-
-
-_ABSENT = object()
 
 
 def _shown(leaves: Mapping[str, Any], key: str) -> str:

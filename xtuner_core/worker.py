@@ -9,6 +9,7 @@ from xtuner_core.config.schema import instantiate, section_of
 from xtuner_core.errors import PlanMismatch, XTunerCoreError
 from xtuner_core.host import Host
 from xtuner_core.plan import Plan, PlannedPlugin
+from xtuner_core.registry import Offer
 
 
 def replay(run: Path | str, *, host: Host | None = None) -> tuple[Plan, Host]:
@@ -66,7 +67,17 @@ def _check_picks(plan: Plan, host: Host) -> None:
         offer = host.registry.find(pick.slot, pick.name)
         if offer is None or offer.plugin != pick.plugin:
             message = f"picks.{pick.key}: plugin {pick.plugin!r} no longer offers the {pick.slot} {pick.name!r}"
-            raise PlanMismatch(message, plugin=pick.plugin)
+            fix = "install what the plan names, or compose a new run"
+            raise PlanMismatch(message, fix=fix, plugin=pick.plugin)
         cls = host.config_class(offer)
         if cls is not None:
-            instantiate(cls, section_of(plan.config, pick.key))
+            _check_config(plan, pick.key, offer, cls)
+
+
+def _check_config(plan: Plan, key: str, offer: Offer, cls: type) -> None:
+    try:
+        instantiate(cls, section_of(plan.config, key))
+    except Exception as error:  # whatever a plugin's __post_init__ raises
+        message = f"config.{key}: {offer} no longer takes it: {next(iter(str(error).splitlines()), error)}"
+        fix = f"install {offer.distribution} as it was when the plan was frozen, or compose a new run"
+        raise PlanMismatch(message, fix=fix, plugin=offer.plugin) from error
