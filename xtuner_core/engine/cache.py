@@ -38,6 +38,7 @@ class DenseCache:
         within_T = torch.arange(len(row_T)) - (new_B.cumsum(0) - new_B)[row_T]
         self._row_T = row_T.to(self._device)
         self._position_T = (held_B[row_T] + within_T).to(self._device)
+        self._position_L = torch.arange(int((held_B + new_B).max()), device=self._device)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Forget all sequences but `rows`, which become 0, 1, … in this order."""
@@ -73,7 +74,7 @@ class DenseCache:
         return torch.cat(outputs)
 
     def _store(self, layer: int, k_TGC: Tensor, v_TGC: Tensor) -> tuple[Tensor, Tensor]:
-        longest = max(held + new for held, new in zip(self._held, self._new, strict=True))
+        longest = len(self._position_L)
         fresh = (k_TGC, v_TGC)
         blocks = self._layers.setdefault(layer, [new.new_zeros(len(self._held), 0, *new.shape[1:]) for new in fresh])
         if blocks[0].shape[1] < longest:
@@ -93,7 +94,7 @@ class DenseCache:
         sinks_H: Tensor | None,
     ) -> Tensor:
         q_BGRC = q_BHC.view(q_BHC.shape[0], k_BLGC.shape[2], -1, q_BHC.shape[-1])
-        distance_BL = self._position_T[:, None] - torch.arange(k_BLGC.shape[1], device=self._device)
+        distance_BL = self._position_T[:, None] - self._position_L
         out_BGRV = _softmax_attention(
             q_BGRC,
             k_BLGC.transpose(1, 2),

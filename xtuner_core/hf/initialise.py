@@ -28,6 +28,7 @@ def initialise(model: nn.Module, weight_map: WeightMap, seed: int) -> None:
     with torch.no_grad():
         for entry in weight_map.entries:
             target = region(entry, tensors)
+            assert not target.is_meta, f"{entry.parameter} has no memory yet"
             target.copy_(initial_tensor(entry.hf_name, tuple(target.shape), entry.init, seed))
 
 

@@ -109,6 +109,7 @@ def _copy(file: Path, stored: Iterable[StoredTensor], regions: Mapping[str, Tens
         with safe_open(file, framework="pt", device="cpu") as source, torch.no_grad():
             for tensor in stored:
                 target = regions[tensor.key]
+                assert not target.is_meta, f"{tensor.key} has no memory yet"
                 target.copy_(source.get_tensor(tensor.key))
                 if tensor.dtype != target.dtype:
                     casts[f"{_word(tensor.dtype)} to {_word(target.dtype)}"] += 1

@@ -129,7 +129,7 @@ def _config(model: Model, stored: torch.dtype) -> dict[str, Any]:
 
 def _generation(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> dict[str, Any]:
     end = config.get("eos_token_id") if tokenizer is None else tokenizer.end_of_text
-    if end is None:
+    if end in (None, []):
         return {}
     begin = config.get("bos_token_id")
     return {"eos_token_id": end} | ({} if begin is None else {"bos_token_id": begin})
