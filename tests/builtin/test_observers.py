@@ -88,7 +88,7 @@ def test_the_summary_names_held_out_bits_beside_those_of_xz_the_samples_and_the_
     text = told(ConsoleConfig(), run_step, steps=1, err=io.StringIO())
     assert "1.512 bits per byte over 2000 bytes" in text
     assert "1.710 (0.88 of it)" in text
-    assert "In the beginning" in text
+    assert "  In the| beginning" in text
     assert "runs/a/export" in text
 
 

@@ -47,10 +47,10 @@ def figures(step: RunStep) -> dict[str, Any]:
     }
     if step.mfu is not None:
         shown["mfu"] = round(step.mfu, 4)
-    more = {**result.auxiliary, **step.metrics}
-    # Figures of single layers end in a number; they are for the files.
-    shown.update({name: float(f"{v:.4g}") for name, v in more.items() if not name[-1].isdecimal()})
-    return shown
+    more = {**result.auxiliary, **step.metrics}.items()
+    # Figures of single layers end in a number; they and the host's times are for the files.
+    told = {name: value for name, value in more if not (name[-1].isdecimal() or name.startswith("seconds."))}
+    return shown | {name: float(f"{value:.4g}") for name, value in told.items()}
 
 
 def logger(stream: TextIO, *, json: bool) -> Any:

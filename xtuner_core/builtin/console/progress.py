@@ -26,6 +26,8 @@ class Bar:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(file=stream),
             auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task = self._progress.add_task("train", total=None, figures="")
         self._drawn = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from textwrap import indent
 from typing import Any
 
 from xtuner_core.contracts.observer import RunEnd
@@ -23,11 +24,16 @@ def as_text(end: RunEnd) -> str:
 
 
 def _lines(end: RunEnd) -> Iterator[str]:
-    yield f"{end.status} after {end.steps} steps in {end.seconds:.1f} s"
+    yield f"{end.status} after {end.steps} steps in {end.seconds:.1f} s{_pace(end.summary)}"
     yield from _held_out(end.summary)
     yield from _samples(end.summary)
     if end.summary.get("export"):
         yield f"weights: {end.summary['export']}"
+
+
+def _pace(summary: Mapping[str, Any]) -> str:
+    loss, rate = summary.get("loss"), summary.get("tokens_per_second")
+    return (f", {rate:,.0f} tokens/s" if rate else "") + (f", loss {loss:.3f}" if loss is not None else "")
 
 
 def _held_out(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -43,6 +49,7 @@ def _held_out(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _samples(summary: Mapping[str, Any]) -> Iterator[str]:
     for sample in summary.get("samples", ()):
-        text = str(sample["prompt"]) + str(sample["text"])
+        text = f"{sample['prompt']}|{sample['text']}"
         more = " …" if len(text) > SAMPLE_CHARACTERS else ""
-        yield "sample: " + text[:SAMPLE_CHARACTERS].rstrip().replace("\n", "\n  ") + more
+        yield "sample (what stands after | is the model's):"
+        yield indent(text[:SAMPLE_CHARACTERS].rstrip() + more, "  ")

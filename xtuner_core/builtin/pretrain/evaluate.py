@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import log
 from typing import Any
 
@@ -64,7 +66,8 @@ def render_samples(samples: Sequence[dict[str, str]]) -> str:
 class Background:
     """Calls a function in a thread of its own and keeps what it returns or raises.
 
-    The thread is a daemon: a run that ends early does not wait for it.
+    The thread is a daemon: a run that ends early does not wait for it. Where the system has priorities of threads
+    it takes the lowest, so that it fills gaps and training goes on at its own pace.
     """
 
     def __init__(self, call: Callable[[], Any]) -> None:
@@ -82,6 +85,8 @@ class Background:
         return self._value
 
     def _run(self) -> None:
+        with suppress(OSError):  # Linux alone takes a thread's number here
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         try:
             self._value = self._call()
         except BaseException as error:  # handed to whoever asks for the result
