@@ -2,14 +2,16 @@
 
 Consecutive documents of equal length form one batch. For each block of queries the scores against the keys it can
 see are computed, used and forgotten; the backward pass computes them again. Matrix products do most of the work, the
-query heads that share a key-value head forming one matrix.
+query heads that share a key-value head forming one matrix. Exponentials are taken in base 2, which PyTorch computes
+twice as fast on CPU as those in base e: the queries are multiplied by log2(e) besides the scale.
 
 Shapes: T tokens, H query heads, G key-value heads, R = H / G, C channels of queries and keys, V channels of values,
-B documents of a run, L tokens of each, N = B * G, M = R rows a query times the queries of a block, S keys in sight.
+B documents of a run, L tokens of each, N = B * G, M rows: R for each query of the document or block, S keys in sight.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -22,7 +24,12 @@ from torch.autograd.function import once_differentiable
 from xtuner_core_kernels.operator import Implementation, Use
 from xtuner_core_kernels.support import statistics_dtype
 
-BLOCK = 128
+LOG2_E = math.log2(math.e)
+# Queries of a block, and scores that exist at a time: what a cache of some MiB holds.
+BLOCK = 64
+RUN_SCORES = 2**20
+
+softmax_backward = torch.ops.aten._softmax_backward_data
 
 
 class _Shape(NamedTuple):
@@ -42,52 +49,43 @@ class _Run(NamedTuple):
     length: int
 
 
-def _runs(lengths: Sequence[int]) -> Iterator[_Run]:
+def _runs(lengths: Sequence[int], heads: int) -> Iterator[_Run]:
+    """Runs whose blocks of scores are within ``RUN_SCORES``, or of a single document."""
     start = 0
-    for length, group in groupby(lengths):
-        documents = len(list(group))
-        if length:
+    for length, group in groupby(length for length in lengths if length):
+        waiting = len(list(group))
+        most = max(1, RUN_SCORES // (heads * min(BLOCK, length) * length))
+        while waiting:
+            documents = min(waiting, most)
             yield _Run(start, documents, length)
-        start += documents * length
+            start += documents * length
+            waiting -= documents
 
 
 class _Block(NamedTuple):
-    """A block of queries and the keys it can see, as positions in the document."""
+    """A block of queries and the keys that some of them see, as positions in the document."""
 
-    first: int
-    last: int
-    first_key: int
-    last_key: int
+    queries: slice
+    keys: slice
+    mask_MS: Tensor | None  # added to the scores of the last keys: zero where seen, minus infinity elsewhere
 
 
-def _blocks(length: int, shape: _Shape) -> Iterator[_Block]:
+def _blocks(length: int, repeats: int, shape: _Shape, dtype: torch.dtype) -> list[_Block]:
     reach = length if shape.window is None else shape.window - 1
+    blocks = []
     for first in range(0, length, BLOCK):
         last = min(first + BLOCK, length)
-        yield _Block(first, last, max(0, first - reach), last if shape.causal else min(length, last + reach))
+        keys = slice(max(0, first - reach), last if shape.causal else min(length, last + reach))
+        # Causal without a window, what a query cannot see lies in its own block.
+        masked = slice(first, last) if shape.causal and shape.window is None else keys
+        blocks.append(_Block(slice(first, last), keys, _mask(slice(first, last), masked, repeats, shape, dtype)))
+    return blocks
 
 
-def _by_group(x_THC: Tensor, run: _Run, groups: int) -> Tensor:
-    """``[B * G, L, R, C]`` in the dtype of the statistics, contiguous."""
-    documents, length = run.documents, run.length
-    x_BLGRC = x_THC[run.start : run.start + documents * length].view(documents, length, groups, -1, x_THC.shape[-1])
-    x_BGLRC = x_BLGRC.transpose(1, 2).to(statistics_dtype(x_THC.dtype))
-    return x_BGLRC.reshape(documents * groups, length, -1, x_THC.shape[-1])
-
-
-def _into(x_THC: Tensor, run: _Run, x_NLRC: Tensor) -> None:
-    """Write what :func:`_by_group` would read."""
-    documents, length, groups = run.documents, run.length, x_NLRC.shape[0] // run.documents
-    x_BLGRC = x_THC[run.start : run.start + documents * length].view(documents, length, groups, -1, x_THC.shape[-1])
-    x_BLGRC.copy_(x_NLRC.view(documents, groups, length, -1, x_THC.shape[-1]).transpose(1, 2))
-
-
-def _mask(block: _Block, repeats: int, shape: _Shape, dtype: torch.dtype) -> Tensor | None:
-    """Zero where a query (a row each head of the group) sees a key, minus infinity elsewhere."""
+def _mask(queries: slice, keys: slice, repeats: int, shape: _Shape, dtype: torch.dtype) -> Tensor | None:
     if not shape.causal and shape.window is None:
         return None
-    query_Q1 = torch.arange(block.first, block.last).unsqueeze(1)
-    distance_QS = query_Q1 - torch.arange(block.first_key, block.last_key)
+    distance_QS = torch.arange(queries.start, queries.stop).unsqueeze(1) - torch.arange(keys.start, keys.stop)
     hidden_QS = distance_QS < 0 if shape.causal else torch.zeros_like(distance_QS, dtype=torch.bool)
     if shape.window is not None:
         hidden_QS |= distance_QS.abs() >= shape.window
@@ -95,68 +93,109 @@ def _mask(block: _Block, repeats: int, shape: _Shape, dtype: torch.dtype) -> Ten
     return mask_QS.repeat_interleave(repeats, dim=0)
 
 
-def _probabilities(q_NMC: Tensor, k_NSC: Tensor, block: _Block, shape: _Shape, repeats: int) -> Tensor:
-    scores_NMS = torch.bmm(q_NMC, k_NSC.transpose(1, 2))
-    mask_MS = _mask(block, repeats, shape, scores_NMS.dtype)
-    if mask_MS is not None:
-        # Without a window only the keys of the block itself can be hidden.
-        changed = block.last - block.first if shape.window is None else mask_MS.shape[1]
-        scores_NMS[..., -changed:].add_(mask_MS[:, -changed:])
-    return scores_NMS.softmax(-1)
+def _by_group(x_THC: Tensor, run: _Run, groups: int) -> Tensor:
+    """A copy ``[B * G, L * R, C]`` in the dtype of the statistics."""
+    documents, length, channels = run.documents, run.length, x_THC.shape[-1]
+    x_BLGRC = x_THC[run.start : run.start + documents * length].unflatten(1, (groups, -1)).unflatten(0, (-1, length))
+    x_BGLRC = torch.empty_like(
+        x_BLGRC.transpose(1, 2), dtype=statistics_dtype(x_THC.dtype), memory_format=torch.contiguous_format
+    )
+    return x_BGLRC.copy_(x_BLGRC.transpose(1, 2)).view(documents * groups, -1, channels)
 
 
-def _forward(q_NLRC: Tensor, k_NLC: Tensor, v_NLV: Tensor, shape: _Shape) -> Tensor:
-    count, length, repeats, _ = q_NLRC.shape
-    output_NLRV = q_NLRC.new_empty(count, length, repeats, v_NLV.shape[-1])
-    for block in _blocks(length, shape):
-        rows, keys = slice(block.first, block.last), slice(block.first_key, block.last_key)
-        p_NMS = _probabilities(q_NLRC[:, rows].flatten(1, 2), k_NLC[:, keys], block, shape, repeats)
-        output_NLRV[:, rows] = torch.bmm(p_NMS, v_NLV[:, keys]).unflatten(1, (-1, repeats))
-    return output_NLRV
+def _into(x_THC: Tensor, run: _Run, x_NMC: Tensor, groups: int) -> None:
+    """Write what :func:`_by_group` would read."""
+    documents, length, channels = run.documents, run.length, x_THC.shape[-1]
+    x_BLGRC = x_THC[run.start : run.start + documents * length].view(documents, length, groups, -1, channels)
+    x_BLGRC.copy_(x_NMC.view(documents, groups, length, -1, channels).transpose(1, 2))
+
+
+def _scores(q_NMC: Tensor, k_NSC: Tensor, block: _Block, buffer: Tensor) -> Tensor:
+    """Masked scores, in the buffer."""
+    count, rows, keys = q_NMC.shape[0], q_NMC.shape[1], k_NSC.shape[1]
+    scores_NMS = buffer[: count * rows * keys].view(count, rows, keys)
+    torch.bmm(q_NMC, k_NSC.transpose(1, 2), out=scores_NMS)
+    if block.mask_MS is not None:
+        scores_NMS[..., -block.mask_MS.shape[1] :].add_(block.mask_MS)
+    return scores_NMS
+
+
+def _buffer(q_NMC: Tensor, k_NLC: Tensor, repeats: int) -> Tensor:
+    return q_NMC.new_empty(q_NMC.shape[0] * min(BLOCK, k_NLC.shape[1]) * repeats * k_NLC.shape[1])
+
+
+def _forward(q_NMC: Tensor, k_NLC: Tensor, v_NLV: Tensor, repeats: int, blocks: list[_Block]) -> tuple[Tensor, Tensor]:
+    """Outputs and the base-2 logarithm of each softmax's denominator."""
+    output_NMV = q_NMC.new_empty(*q_NMC.shape[:2], v_NLV.shape[-1])
+    log_sum_NM1 = q_NMC.new_empty(*q_NMC.shape[:2], 1)
+    buffer = _buffer(q_NMC, k_NLC, repeats)
+    for block in blocks:
+        rows = slice(block.queries.start * repeats, block.queries.stop * repeats)
+        scores_NMS = _scores(q_NMC[:, rows], k_NLC[:, block.keys], block, buffer)
+        highest_NM1 = scores_NMS.amax(-1, keepdim=True)
+        scores_NMS.sub_(highest_NM1).exp2_()
+        sum_NM1 = scores_NMS.sum(-1, keepdim=True)
+        torch.div(torch.bmm(scores_NMS, v_NLV[:, block.keys]), sum_NM1, out=output_NMV[:, rows])
+        torch.add(highest_NM1, sum_NM1.log2_(), out=log_sum_NM1[:, rows])
+    return output_NMV, log_sum_NM1
 
 
 def _backward(
-    q_NLRC: Tensor, k_NLC: Tensor, v_NLV: Tensor, grad_NLRV: Tensor, shape: _Shape
+    q_NMC: Tensor,
+    k_NLC: Tensor,
+    v_NLV: Tensor,
+    log_sum_NM1: Tensor,
+    grad_NMV: Tensor,
+    repeats: int,
+    blocks: list[_Block],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    length, repeats = q_NLRC.shape[1:3]
-    grad_q_NLRC, grad_k_NLC, grad_v_NLV = torch.empty_like(q_NLRC), torch.zeros_like(k_NLC), torch.zeros_like(v_NLV)
-    for block in _blocks(length, shape):
-        rows, keys = slice(block.first, block.last), slice(block.first_key, block.last_key)
-        q_NMC, grad_NMV = q_NLRC[:, rows].flatten(1, 2), grad_NLRV[:, rows].flatten(1, 2)
-        p_NMS = _probabilities(q_NMC, k_NLC[:, keys], block, shape, repeats)
-        grad_v_NLV[:, keys].baddbmm_(p_NMS.transpose(1, 2), grad_NMV)
-        grad_p_NMS = torch.bmm(grad_NMV, v_NLV[:, keys].transpose(1, 2))
-        grad_s_NMS = torch._softmax_backward_data(grad_p_NMS, p_NMS, -1, p_NMS.dtype)
-        grad_q_NLRC[:, rows] = torch.bmm(grad_s_NMS, k_NLC[:, keys]).unflatten(1, (-1, repeats))
-        grad_k_NLC[:, keys].baddbmm_(grad_s_NMS.transpose(1, 2), q_NMC)
-    return grad_q_NLRC, grad_k_NLC, grad_v_NLV
+    grad_q_NMC, grad_k_NLC, grad_v_NLV = torch.empty_like(q_NMC), torch.zeros_like(k_NLC), torch.zeros_like(v_NLV)
+    buffers = _buffer(q_NMC, k_NLC, repeats), _buffer(q_NMC, k_NLC, repeats)
+    for block in blocks:
+        rows, keys = slice(block.queries.start * repeats, block.queries.stop * repeats), block.keys
+        p_NMS = _scores(q_NMC[:, rows], k_NLC[:, keys], block, buffers[0])
+        p_NMS.sub_(log_sum_NM1[:, rows]).exp2_()
+        grad_v_NLV[:, keys].add_(torch.bmm(p_NMS.transpose(1, 2), grad_NMV[:, rows]))
+        grad_s_NMS = buffers[1][: p_NMS.numel()].view_as(p_NMS)
+        torch.bmm(grad_NMV[:, rows], v_NLV[:, keys].transpose(1, 2), out=grad_s_NMS)
+        softmax_backward.out(grad_s_NMS, p_NMS, -1, p_NMS.dtype, grad_input=grad_s_NMS)
+        torch.bmm(grad_s_NMS, k_NLC[:, keys], out=grad_q_NMC[:, rows])
+        grad_k_NLC[:, keys].add_(torch.bmm(grad_s_NMS.transpose(1, 2), q_NMC[:, rows]))
+    return grad_q_NMC, grad_k_NLC, grad_v_NLV
 
 
 class _Attention(Function):
     @staticmethod
     def forward(ctx: Any, q_THC: Tensor, k_TGC: Tensor, v_TGV: Tensor, shape: _Shape) -> Tensor:
-        ctx.save_for_backward(q_THC, k_TGC, v_TGV)
-        ctx.shape = shape
-        groups = k_TGC.shape[1]
+        groups, repeats = k_TGC.shape[1], q_THC.shape[1] // k_TGC.shape[1]
         output_THV = q_THC.new_empty(*q_THC.shape[:2], v_TGV.shape[-1])
-        for run in _runs(shape.lengths):
-            q_NLRC, k_NLRC, v_NLRV = (_by_group(part, run, groups) for part in (q_THC, k_TGC, v_TGV))
-            _into(output_THV, run, _forward(q_NLRC * shape.scale, k_NLRC.squeeze(2), v_NLRV.squeeze(2), shape))
+        log_sums = []
+        for run in _runs(shape.lengths, q_THC.shape[1]):
+            q_NMC, k_NLC, v_NLV = (_by_group(part, run, groups) for part in (q_THC, k_TGC, v_TGV))
+            blocks = _blocks(run.length, repeats, shape, q_NMC.dtype)
+            output_NMV, log_sum_NM1 = _forward(q_NMC.mul_(shape.scale * LOG2_E), k_NLC, v_NLV, repeats, blocks)
+            _into(output_THV, run, output_NMV, groups)
+            log_sums.append(log_sum_NM1)
+        ctx.save_for_backward(q_THC, k_TGC, v_TGV, *log_sums)
+        ctx.shape = shape
         return output_THV
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_THV: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        saved, shape = ctx.saved_tensors, ctx.shape
-        groups = saved[1].shape[1]
-        grads = tuple(torch.empty_like(part, memory_format=torch.contiguous_format) for part in saved)
-        grad_THV = grad_THV.contiguous()
-        for run in _runs(shape.lengths):
-            q_NLRC, k_NLRC, v_NLRV, grad_NLRV = (_by_group(part, run, groups) for part in (*saved, grad_THV))
-            parts = _backward(q_NLRC * shape.scale, k_NLRC.squeeze(2), v_NLRV.squeeze(2), grad_NLRV, shape)
-            _into(grads[0], run, parts[0].mul_(shape.scale))
-            _into(grads[1], run, parts[1].unsqueeze(2))
-            _into(grads[2], run, parts[2].unsqueeze(2))
+        (*inputs, log_sums), shape = (*ctx.saved_tensors[:3], ctx.saved_tensors[3:]), ctx.shape
+        groups, repeats = inputs[1].shape[1], inputs[0].shape[1] // inputs[1].shape[1]
+        grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in inputs]
+        for run, log_sum_NM1 in zip(_runs(shape.lengths, inputs[0].shape[1]), log_sums, strict=True):
+            q_NMC, k_NLC, v_NLV, grad_NMV = (_by_group(part, run, groups) for part in (*inputs, grad_THV))
+            blocks = _blocks(run.length, repeats, shape, q_NMC.dtype)
+            q_NMC.mul_(shape.scale * LOG2_E)
+            parts = _backward(q_NMC, k_NLC, v_NLV, log_sum_NM1, grad_NMV, repeats, blocks)
+            # The gradient reached the scores in nats; the queries and with them the scores stand in bits.
+            parts[0].mul_(shape.scale)
+            parts[1].div_(LOG2_E)
+            for grad, part in zip(grads, parts, strict=True):
+                _into(grad, run, part, groups)
         return grads[0], grads[1], grads[2], None
 
 

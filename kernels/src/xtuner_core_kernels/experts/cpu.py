@@ -69,7 +69,7 @@ class _Experts(Function):
         token_R = order_R // experts_TK.shape[1]
         place_TK = torch.empty_like(order_R).scatter_(0, order_R, torch.arange(len(order_R))).view_as(experts_TK)
         weights_R = None if weights_TK is None else weights_TK.flatten()[order_R].to(x_TD.dtype)
-        gate_up_RF = _grouped_mm(x_TD[token_R], gate_up_EFD.transpose(1, 2), counts)
+        gate_up_RF = _grouped_mm(x_TD.index_select(0, token_R), gate_up_EFD.transpose(1, 2), counts)
         gate_RF, up_RF = gate_up_RF.chunk(2, dim=1)
         hidden_RF = functional.silu(gate_RF).mul_(up_RF)
         if weights_R is not None:
@@ -85,7 +85,7 @@ class _Experts(Function):
         x_TD, gate_up_EFD, down_EDF, weights_R, token_R, place_TK, gate_up_RF = ctx.saved_tensors
         counts = ctx.counts
         gate_RF, up_RF = gate_up_RF.chunk(2, dim=1)
-        grad_RD = grad_TD[token_R]
+        grad_RD = grad_TD.index_select(0, token_R)
         grad_hidden_RF = _grouped_mm(grad_RD, down_EDF, counts)
         silu_RF = functional.silu(gate_RF)
         hidden_RF = silu_RF * up_RF
@@ -100,7 +100,7 @@ class _Experts(Function):
         grad_gate_RF, grad_up_RF = grad_gate_up_RF.chunk(2, dim=1)
         torch.mul(grad_hidden_RF, silu_RF, out=grad_up_RF)
         silu_backward.grad_input(grad_hidden_RF.mul_(up_RF), gate_RF, grad_input=grad_gate_RF)
-        grad_gate_up_EFD = _grouped_outer(grad_gate_up_RF, x_TD[token_R], counts)
+        grad_gate_up_EFD = _grouped_outer(grad_gate_up_RF, x_TD.index_select(0, token_R), counts)
         grad_x_TD = _combine(_grouped_mm(grad_gate_up_RF, gate_up_EFD, counts), place_TK)
         return grad_x_TD, grad_gate_up_EFD, grad_down_EDF, grad_weights_TK, None
 
