@@ -115,6 +115,7 @@ class _Composer:
         self._assign(schema, layers.command)
         config, wrong = schema.resolve()
         excused = {plugin for problem in self.problems for plugin in problem.plugins}
+        excused |= {offer.plugin for problem in picker.problems for offer in host.registry.of_slot(problem.key or "")}
         self.problems += wrong + self._wiring_problems(choices)
         self.problems += naming.unused((choice.offer for choice in choices.values()), excused)
         if self.problems:
@@ -266,6 +267,9 @@ class _Composer:
 
 def planned_plugins(host: Host, names: Sequence[str]) -> tuple[PlannedPlugin, ...]:
     """Exactly which plugins these are."""
+    modules = {host.active[name].module for name in names if host.active[name].editable}
+    roots = {module.partition(".")[0] for module in modules}
+    hashes = {root: content_hash(root) for root in sorted(roots)}
     return tuple(
         PlannedPlugin(
             name=name,
@@ -273,7 +277,7 @@ def planned_plugins(host: Host, names: Sequence[str]) -> tuple[PlannedPlugin, ..
             distribution=host.active[name].distribution,
             version=host.active[name].version,
             contract=host.infos[name].contract,
-            content=content_hash(host.active[name].module) if host.active[name].editable else None,
+            content=hashes.get(host.active[name].module.partition(".")[0]) if host.active[name].editable else None,
         )
         for name in sorted(names)
     )

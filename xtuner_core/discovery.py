@@ -61,23 +61,47 @@ class Discovery:
 
 def discover() -> Discovery:
     """Scan the environment once."""
+    points = entry_points()
+    known: dict[str, _Metadata] = {}
     claims: dict[str, dict[str, Candidate]] = defaultdict(dict)
-    for point in entry_points(group=PLUGINS):
-        candidate = _candidate(point)
+    for point in points.select(group=PLUGINS):
+        candidate = _candidate(point, _read(point, known))
         claims[point.name][candidate.distribution] = candidate
     single = {name: found.get(CORE, next(iter(found.values()))) for name, found in claims.items()}
     clashes = {name: tuple(found.values()) for name, found in claims.items() if len(found) > 1}
     undecided = {name for name, found in clashes.items() if CORE not in claims[name]}
     candidates = {name: candidate for name, candidate in single.items() if name not in undecided}
     claimed = [candidate for found in claims.values() for candidate in found.values()]
-    return Discovery(candidates, clashes, _index(entry_points(group=OFFERS), claimed))
+    offers = [(point, _read(point, known).name) for point in points.select(group=OFFERS)]
+    return Discovery(candidates, clashes, _index(offers, claimed))
 
 
-def _candidate(point: EntryPoint) -> Candidate:
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """What a distribution's metadata says; parsing it takes longer than all else here."""
+
+    name: str
+    version: str
+    editable: bool
+    missing: tuple[str, ...]
+    """Distributions that it requires and that are not there."""
+
+
+def _read(point: EntryPoint, known: dict[str, _Metadata]) -> _Metadata:
     dist = point.dist
     assert dist is not None
-    name, version = dist.metadata["Name"] or "unknown", dist.metadata["Version"] or "unknown"
-    return Candidate(point.name, point.value, name, version, _is_editable(dist), _fault(point, dist))
+    folder = str(dist.locate_file("")) + str(getattr(dist, "_path", ""))
+    if folder not in known:
+        metadata = dist.metadata
+        missing = tuple(name for name in _required(metadata.get_all("Requires-Dist") or ()) if not _installed(name))
+        known[folder] = _Metadata(
+            metadata["Name"] or "unknown", metadata["Version"] or "unknown", _is_editable(dist), missing
+        )
+    return known[folder]
+
+
+def _candidate(point: EntryPoint, dist: _Metadata) -> Candidate:
+    return Candidate(point.name, point.value, dist.name, dist.version, dist.editable, _fault(point, dist.missing))
 
 
 def _is_editable(dist: Distribution) -> bool:
@@ -85,16 +109,16 @@ def _is_editable(dist: Distribution) -> bool:
         found = json.loads(dist.read_text("direct_url.json") or "{}")
     except ValueError:
         return True  # nobody knows, so its files are hashed
-    return bool(found.get("dir_info", {}).get("editable"))
+    info = found.get("dir_info") if isinstance(found, dict) else None
+    return isinstance(info, dict) and bool(info.get("editable"))
 
 
-def _fault(point: EntryPoint, dist: Distribution) -> str:
+def _fault(point: EntryPoint, missing: Iterable[str]) -> str:
     if not all(part.isidentifier() for part in point.value.split(".")):
         return f"its entry point {point.value!r} names no module"
     root = point.value.partition(".")[0]
     if not _is_there(root):
         return f"its package {root!r} is not there"
-    missing = [name for name in _required(dist) if not _installed(name)]
     return f"it requires {', '.join(missing)}, not installed" if missing else ""
 
 
@@ -105,9 +129,9 @@ def _is_there(package: str) -> bool:
         return False
 
 
-def _required(dist: Distribution) -> list[str]:
-    lines = [line for line in dist.requires or () if ";" not in line]
-    return [match.group() for line in lines if (match := re.match(r"[A-Za-z0-9._-]+", line))]
+def _required(lines: Iterable[str]) -> list[str]:
+    plain = [line for line in lines if ";" not in line]
+    return [match.group() for line in plain if (match := re.match(r"[A-Za-z0-9._-]+", line))]
 
 
 def _installed(name: str) -> bool:
@@ -118,12 +142,11 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _index(points: Iterable[EntryPoint], candidates: Iterable[Candidate]) -> dict[str, tuple[str, ...]]:
+def _index(points: Iterable[tuple[EntryPoint, str]], candidates: Iterable[Candidate]) -> dict[str, tuple[str, ...]]:
     by_module = {(item.distribution, item.module): item.name for item in candidates}
     index: dict[str, set[str]] = defaultdict(set)
-    for point in points:
-        assert point.dist is not None
-        owner = by_module.get((point.dist.metadata["Name"], point.value))
+    for point, dist in points:
+        owner = by_module.get((dist, point.value))
         if owner is not None:
             index[point.name].add(owner)
     return {key: tuple(sorted(owners)) for key, owners in sorted(index.items())}

@@ -90,9 +90,8 @@ class Picker:
 
     def pick_all(self) -> None:
         """Fill `choices`; what cannot be picked becomes a problem."""
-        for slot in ("algorithm", "device", *SINGLE_SLOTS):
-            if slot not in self.choices:
-                self._single((slot,), slot, self._fallback(slot))
+        for slot in dict.fromkeys(("algorithm", "device", *SINGLE_SLOTS)):
+            self._single((slot,), slot, self._fallback(slot))
         for slot in MANY_SLOTS:
             self._many(slot)
 

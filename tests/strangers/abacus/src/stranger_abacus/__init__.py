@@ -1,0 +1,1 @@
+"""A second name for the processor, with facts of its own."""

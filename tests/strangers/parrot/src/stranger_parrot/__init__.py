@@ -1,0 +1,1 @@
+"""Trains on the first texts over and over."""

@@ -1,0 +1,1 @@
+"""Recomputes the modules of one role in the backward pass."""
