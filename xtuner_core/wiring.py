@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,16 +12,17 @@ from typing import Any
 import torch
 
 from xtuner_core.composition import Composition
+from xtuner_core.contracts.device import DeviceFacts
 from xtuner_core.contracts.observer import Observer, RunEnd, RunStart
 from xtuner_core.engine.build import Wired, wire
 from xtuner_core.engine.folder import make_folder, use_folder, write_json, write_text
 from xtuner_core.engine.handle import RunHandle
 from xtuner_core.engine.inputs import is_deterministic, opened_device
 from xtuner_core.engine.metrics import Meter
-from xtuner_core.engine.observers import ObserverFailure, Observers, Watcher
-from xtuner_core.engine.process import default_dtype, determinism, seeded, sole_run, stopped_by_signals
+from xtuner_core.engine.observers import ObserverFailure, Observers, make_watchers
+from xtuner_core.engine.process import default_dtype, determinism, device_seeded, seeded, sole_run, stopped_by_signals
 from xtuner_core.engine.stopwatch import Stopwatch
-from xtuner_core.engine.summary import end_summary, failures_as_data, start_summary
+from xtuner_core.engine.summary import end_summary, failure_summary, start_summary
 from xtuner_core.errors import UsageError
 from xtuner_core.hf.write import export
 from xtuner_core.host import Host
@@ -77,6 +77,7 @@ def run(
             sole_run(handle),
             stopped_by_signals(handle),
             default_dtype(torch.float32),
+            seeded(parts.core.seed),
             run_log(home / "log.jsonl", log_format=log_format) as log,
         ):
             return _Run(parts, home, handle, observers, log.bind(rank=0)).go()
@@ -84,7 +85,7 @@ def run(
         for hint in host.explain(error, plan):
             error.add_note(hint.text)
         with suppress(UsageError):  # a full disk must not hide why the run failed
-            write_json(home / "summary.json", _failure(error))
+            write_json(home / "summary.json", failure_summary(error))
         raise
 
 
@@ -97,42 +98,40 @@ class _Run:
         self._handle = handle
         self._log = log
         self._start = perf_counter()
+        self._steps_taken = 0
         self._overhead = Stopwatch()
-        self._observers = Observers(_watchers(parts, home, observers), report=self._report, stopwatch=self._overhead)
+        watchers = make_watchers(parts, home, observers)
+        self._observers = Observers(watchers, report=self._report, stopwatch=self._overhead)
 
     def go(self) -> Outcome:
-        """Wire, train, evaluate, export."""
+        """Wire, train, evaluate, export; whatever happens, the observers are told how it ended."""
         parts = self._parts
-        with (
-            opened_device(parts) as (device, facts),
-            determinism(is_deterministic(parts, device)),
-            seeded(parts.core.seed, device),
-        ):
-            wired = wire(parts, device, self._home)
-            summary = start_summary(parts, wired, facts)
-            steps = wired.algorithm.steps
-            self._log.info("run started", steps=steps, **summary)
-            self._observers.on_start(RunStart(folder=self._home, steps=steps, summary=summary))
-            meter = Meter(config=parts.config("model"), engine=wired.engine, facts=facts, steps=steps)
-            try:
-                return self._train(wired, meter)
-            except BaseException as error:
-                self._observers.on_end(self._ended("failed", wired, _failure(error)))
-                raise
+        try:
+            with (
+                opened_device(parts) as (device, facts),
+                determinism(is_deterministic(parts, device)),
+                device_seeded(parts.core.seed, device),
+            ):
+                return self._train(wire(parts, device, self._home), facts)
+        except BaseException as error:
+            self._tell_end("failed", {"error": f"{type(error).__name__}: {error}"})
+            raise
 
-    def _train(self, wired: Wired, meter: Meter) -> Outcome:
+    def _train(self, wired: Wired, facts: DeviceFacts) -> Outcome:
+        steps, summary = wired.algorithm.steps, start_summary(self._parts, wired, facts)
+        self._log.info("run started", steps=steps, **summary)
+        self._observers.on_start(RunStart(folder=self._home, steps=steps, summary=summary))
+        meter = Meter(config=self._parts.config("model"), engine=wired.engine, facts=facts, steps=steps)
         finished = self._steps(wired, meter)
         found = dict(wired.algorithm.finish()) if finished else {}
-        exported = self._export(wired)
         counts = end_summary(
             meter=meter,
             seconds=perf_counter() - self._start,
             overhead=self._overhead.seconds,
             reason=None if finished else self._handle.reason,
-            export=exported,
+            export=self._export(wired),
         )
-        status = "finished" if finished else "stopped"
-        return self._end(self._ended(status, wired, {**found, **counts}))
+        return self._end("finished" if finished else "stopped", {**found, **counts})
 
     def _steps(self, wired: Wired, meter: Meter) -> bool:
         """Take the steps; says whether all were taken."""
@@ -144,6 +143,7 @@ class _Run:
                 return True
             waited = perf_counter() - asked
             result = wired.engine.step(batch, steps=wired.algorithm.steps)
+            self._steps_taken = result.step
             more = wired.algorithm.after_step(result)
             with self._overhead:
                 step = meter.step(result, batch, waited=waited, more=more)
@@ -159,50 +159,29 @@ class _Run:
         target = self._home / "export"
         return export(wired.engine.model, target, tokenizer=wired.tokenizer, shard_bytes=settings.shard_bytes)
 
-    def _ended(self, status: str, wired: Wired, summary: Mapping[str, Any]) -> RunEnd:
-        seconds = perf_counter() - self._start
-        return RunEnd(status=status, steps=wired.engine.steps_taken, seconds=seconds, summary=summary)
-
-    def _end(self, end: RunEnd) -> Outcome:
-        """Tell the observers and the log, and write `summary.json`."""
-        self._observers.on_end(end)
-        failures = self._observers.failures
-        summary = {
-            **end.summary,
-            "status": end.status,
-            "steps": end.steps,
-            "observer_failures": failures_as_data(failures),
-        }
-        self._log.info("run ended", **summary)
-        write_json(self._home / "summary.json", summary)
+    def _end(self, status: str, summary: Mapping[str, Any]) -> Outcome:
+        """Write `summary.json`, then tell the log and the observers, after whom nothing is left to fail."""
+        failures = [asdict(failure) for failure in self._observers.failures]
+        whole = {**summary, "status": status, "steps": self._steps_taken, "observer_failures": failures}
+        write_json(self._home / "summary.json", whole)
+        self._log.info("run ended", **whole)
+        self._tell_end(status, summary)
         return Outcome(
-            status=end.status,
-            steps=end.steps,
+            status=status,
+            steps=self._steps_taken,
             folder=self._home,
-            summary=summary,
-            observer_failures=failures,
+            summary=whole,
+            observer_failures=self._observers.failures,
         )
+
+    def _tell_end(self, status: str, summary: Mapping[str, Any]) -> None:
+        seconds = perf_counter() - self._start
+        self._observers.on_end(RunEnd(status=status, steps=self._steps_taken, seconds=seconds, summary=summary))
 
     def _report(self, failure: ObserverFailure, error: Exception) -> None:
         log = self._log.bind(plugin=failure.plugin, slot="observer")
         log.warning(str(failure), exc_info=error)
 
 
-def _watchers(parts: Parts, home: Path, passed: Sequence[Observer]) -> list[Watcher]:
-    picked = [
-        Watcher(entry=pick.key, plugin=pick.plugin, observer=parts.make(pick.key, folder=home))
-        for pick in parts.plan.picked("observer")
-    ]
-    return picked + [Watcher(entry=type(item).__qualname__, plugin=None, observer=item) for item in passed]
-
-
 def _label(plan: Plan) -> str:
     return "-".join(pick.name for key in ("algorithm", "model") if (pick := plan.pick(key)))
-
-
-def _failure(error: BaseException) -> dict[str, Any]:
-    return {
-        "status": "failed",
-        "error": f"{type(error).__name__}: {error}",
-        "traceback": "".join(traceback.format_exception(error)),
-    }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from xtuner_core.contracts.observer import Observer, RunEnd, RunStart, RunStep
 from xtuner_core.engine.stopwatch import Stopwatch
+from xtuner_core.parts import Parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +71,9 @@ class Observers:
         self._tell("on_step", step)
 
     def on_end(self, end: RunEnd) -> None:
-        """Tell everyone how the run ended."""
+        """Tell everyone how the run ended; only the first call tells anything, and nothing follows it."""
         self._tell("on_end", end)
+        self._disabled.update(range(len(self._watchers)))
 
     def _tell(self, event: str, news: Any) -> None:
         with self._stopwatch:
@@ -89,3 +92,15 @@ class Observers:
         failure = ObserverFailure(entry=watcher.entry, plugin=watcher.plugin, event=event, error=text)
         self._failures.append(failure)
         self._report(failure, error)
+
+
+def make_watchers(parts: Parts, folder: Path, passed: Sequence[Observer]) -> list[Watcher]:
+    """Build the observers that a plan picks, and join those that the caller passed.
+
+    :param folder: the run's.
+    """
+    picked = [
+        Watcher(entry=pick.key, plugin=pick.plugin, observer=parts.make(pick.key, folder=folder))
+        for pick in parts.plan.picked("observer")
+    ]
+    return picked + [Watcher(entry=type(item).__qualname__, plugin=None, observer=item) for item in passed]

@@ -19,7 +19,7 @@ from xtuner_core.errors import RunError
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Dtype, random state and determinism belong to the process, whoever runs in it: what guards them does too.
-_PROCESS = threading.RLock()
+_PROCESS = threading.Lock()
 _RUNNING = threading.local()
 
 
@@ -72,23 +72,32 @@ def determinism(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int, device: Device) -> Iterator[None]:
-    """Seed the random generators of Python, NumPy, PyTorch's CPU and the device.
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the random generators of Python, NumPy and PyTorch's CPU.
 
     The components of this package draw from generators of their own; this is for those of others.
     """
-    found = random.getstate(), np.random.get_state(), torch.get_rng_state(), device.random_state()
+    found = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
-    device.seed(seed)
     try:
         yield
     finally:
         random.setstate(found[0])
         np.random.set_state(found[1])
         torch.set_rng_state(found[2])
-        device.set_random_state(found[3])
+
+
+@contextmanager
+def device_seeded(seed: int, device: Device) -> Iterator[None]:
+    """Seed the device's random generator."""
+    found = device.random_state()
+    device.seed(seed)
+    try:
+        yield
+    finally:
+        device.set_random_state(found)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,13 @@ def dtypes(policy: PrecisionPolicy) -> Mapping[str, str]:
     return {item.name: str(getattr(policy, item.name)).removeprefix("torch.") for item in fields(policy)}
 
 
-def failures_as_data(failures: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """Turn records into mappings."""
-    return [asdict(failure) for failure in failures]
+def failure_summary(error: BaseException) -> dict[str, Any]:
+    """Tell why a run failed, for `summary.json`."""
+    return {
+        "status": "failed",
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
 
 
 def _picked(parts: Parts, key: str) -> str:
