@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +53,7 @@ def doctor(session: Session, run: Path | None) -> int:
 
 def _versions() -> None:
     import platform
+    from importlib.metadata import PackageNotFoundError, version
 
     from xtuner_core import __version__
 

@@ -15,7 +15,7 @@ from xtuner_core.parts import Parts
 from xtuner_core.plan import Plan, PlannedPick
 
 if TYPE_CHECKING:
-    from xtuner_core.engine.rehearsal import Rehearsal
+    from xtuner_core.cli.rehearsal import Rehearsal
 
 
 def rehearse_plan(host: Host, plan: Plan, *, as_json: bool) -> None:
@@ -24,7 +24,7 @@ def rehearse_plan(host: Host, plan: Plan, *, as_json: bool) -> None:
     :param as_json: in the form that `--from` reads.
     :raises XTunerCoreError: what the run would have raised before its first step.
     """
-    from xtuner_core.engine.rehearsal import rehearse
+    from xtuner_core.cli.rehearsal import rehearse
 
     found = rehearse(Parts(plan, host))
     if as_json:
@@ -94,10 +94,9 @@ def _found(found: Rehearsal) -> Iterator[str]:
     if found.weights is None:
         yield "weights: from the seed"
         return
-    yield f"weights: {found.weights.tensors:,} tensors, {_bytes(found.weights.bytes)}, every key accounted for"
-    yield from (f"weights: {count} tensors cast from {cast}" for cast, count in found.weights.casts.items())
-    if found.weights.ignored:
-        yield f"weights: not read: {', '.join(found.weights.ignored)}"
+    stored = found.weights.tensors.values()
+    size = _bytes(sum(tensor.nbytes for tensor in stored))
+    yield f"weights: {len(stored):,} tensors, {size}, every key and shape accounted for"
 
 
 def _bytes(number: float) -> str:

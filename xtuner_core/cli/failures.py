@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code of what Ctrl-C ended: 128 + SIGINT, as shells count."""
 BUG = 1
+"""Exit code of a failure that is no error of ours: a bug, or a machine that refused memory or a file."""
 
 
 def report(error: Exception, session: Session) -> int:
@@ -31,6 +32,15 @@ def report(error: Exception, session: Session) -> int:
     for hint in _hints(error, session):
         _line("hint", "cyan", hint)
     return code
+
+
+def interrupted() -> int:
+    """Say that Ctrl-C, or the end of an input that was asked for, ended the command.
+
+    :return: the exit code.
+    """
+    _line("error", "red", "interrupted")
+    return INTERRUPTED
 
 
 def _hints(error: Exception, session: Session) -> list[str]:
@@ -52,9 +62,11 @@ def _say(error: Exception, session: Session) -> int:
         context = getattr(error, "ctx", None)
         _line("fix", "green", f"see {context.command_path if context else 'xtuner-core'} --help")
         return error.exit_code
-    _line("error", "red", f"{_brief(error)}; this is a bug of {_culprit(error, session)}")
+    refused = isinstance(error, (OSError, MemoryError)) or type(error).__name__ == "OutOfMemoryError"
+    _line("error", "red", _brief(error) + ("" if refused else f"; this is a bug of {_culprit(error, session)}"))
     if not session.debug:
-        _line("fix", "green", "write xtuner-core --debug before the command for the traceback, and report it")
+        advice = "to see where" if refused else "for the traceback, and report it"
+        _line("fix", "green", f"write xtuner-core --debug before the command {advice}")
     return BUG
 
 

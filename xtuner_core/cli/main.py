@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from xtuner_core import __version__
-from xtuner_core.cli.failures import INTERRUPTED, report, show_warning
+from xtuner_core.cli.failures import interrupted, report, show_warning
 from xtuner_core.cli.group import TopGroup
 from xtuner_core.cli.options import plugins_option
 from xtuner_core.cli.session import Session
@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; `args` are those of the process where none are given.
 
     :return: the exit code: 0, 2 for a wrong use, 3 for a broken plugin, 4 for bad data, 5 for a failed run,
-        1 for a bug, 130 where it was interrupted.
+        1 for a bug or a machine that refused memory or a file, 130 where it was interrupted.
     """
     # PyTorch imports every device package that is installed as soon as it is imported itself. Which device a run
     # uses is for a device plugin to say, and a broken package of a device that is not wanted must do no harm.
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
         try:
             code = cli.main(args, prog_name=PROGRAM, standalone_mode=False, obj=session)
         except click.Abort:
-            return INTERRUPTED
+            return interrupted()
         except Exception as error:
             return report(error, session)
     return code if isinstance(code, int) else 0
