@@ -14,7 +14,7 @@ class Found:
 def test_a_device_that_nothing_offers_is_refused_with_those_that_are_there(problem):
     assert problem(overrides=["device=npu"]) == (
         "device=npu (command line): no installed plugin offers the device 'npu'; "
-        "did you mean device=cpu?; installed are cpu, cuda; or install a plugin that offers 'npu'"
+        "did you mean 'cpu'?; installed are cpu, cuda; or install a plugin that offers 'npu'"
     )
 
 

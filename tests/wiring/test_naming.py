@@ -23,8 +23,13 @@ def test_a_run_without_anything_is_the_default_recipe(chosen):
     }
 
 
-def test_naming_the_plugin_of_the_default_model_changes_no_pick(chosen):
-    assert chosen(plugins=["qwen3_moe"]) == chosen()
+@pytest.mark.parametrize("plugin", ["qwen3_moe", "pretrain", "adamw", "cpu"])
+def test_naming_what_the_default_recipe_picks_anyway_keeps_the_recipes_values(planned, plugin):
+    assert planned(plugins=[plugin]).config == planned().config
+
+
+def test_naming_an_algorithm_keeps_the_values_of_the_recipe_that_it_ships(planned, strangers):
+    assert planned(plugins=["parrot"]).config["algorithm"]["steps"] == 2
 
 
 def test_a_strangers_model_replaces_the_default_recipes_and_starts_from_its_preset_tiny(chosen, planned, strangers):

@@ -128,7 +128,7 @@ class Lookup:
         offered = {offer.name for offer in registry.of_slot(slot)} | listed.keys()
         aliases = {p.alias for o in registry.of_slot(slot) for p in o.provider.presets if p.alias}
         near = get_close_matches(name, [*offered, *aliases], n=1)
-        hints = [f"did you mean {slot}={near[0]}?"] if near else []
+        hints = [f"did you mean {near[0]!r}?"] if near else []
         hints.append(f"installed are {', '.join(sorted(offered)) or 'none'}")
         sleeping = sorted({owner for owners in listed.values() for owner in owners} - self.host.active.keys())
         if sleeping and not near:
@@ -175,7 +175,7 @@ def _with_preset(offer: Offer, wanted: str) -> Found:
     if wanted not in presets:
         near = get_close_matches(wanted, presets, n=1) or sorted(presets)
         raise UnknownName(
-            f"{offer} has no preset {wanted!r}", fix=f"write {offer.slot}={offer.name}:{near[0]}" if near else ""
+            f"{offer} has no preset {wanted!r}", fix=f"write {offer.name}:{near[0]}" if near else "it has none"
         )
     preset = presets[wanted]
     return Found(offer=offer, preset=wanted, values=preset.values, label=f"preset {wanted} of {offer.name}")

@@ -103,11 +103,11 @@ class Picker:
     def _single(self, key: Key, slot: str, fallback: str | None) -> None:
         found = self._written(key)
         named = self._named(key, slot)
-        if named:
+        winner = next((a for a in reversed(found) if a is not None), None)
+        if named and not (len(named) == 1 and winner is not None and _is_of(winner, named[0])):
             self._drop_default(key)
             self._take_named(key, slot, named)
             return
-        winner = next((a for a in reversed(found) if a is not None), None)
         self._replace_whole(key, found)
         spec, origin = (fallback, "default") if winner is None else (winner.value, winner.origin)
         if spec is None:
@@ -206,6 +206,11 @@ class Picker:
 
 
 _NOTHING = object()
+
+
+def _is_of(assignment: Assignment, offer: Offer) -> bool:
+    """Whether a pick that was written means this offer already."""
+    return isinstance(assignment.value, str) and assignment.value.partition(":")[0] == offer.name
 
 
 def _is_pick(assignment: Assignment, key: Key) -> bool:
