@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from xtuner_core import Host
+
 MODEL = """
 from dataclasses import dataclass
 @dataclass
@@ -54,6 +56,12 @@ def test_list_works_with_missing_modules_and_clashes(cli, site, source):
         "fault": "",
     }
     assert rows["pretrain"][0]["state"] == "active"
+
+
+def test_list_calls_active_what_the_host_activates_by_itself(cli):
+    rows = listed(cli("plugins", "list", "--json").out)
+
+    assert {name for name, (row, *_) in rows.items() if row["state"] == "active"} == set(Host().active)
 
 
 def test_list_for_people_has_a_line_for_each_plugin(cli, site):
