@@ -14,6 +14,7 @@ import torch
 from xtuner_core.composition import Composition
 from xtuner_core.contracts.device import DeviceFacts
 from xtuner_core.contracts.observer import Observer, RunEnd, RunStart
+from xtuner_core.engine.blame import blame
 from xtuner_core.engine.build import Wired, wire
 from xtuner_core.engine.folder import make_folder, use_folder, write_json, write_text
 from xtuner_core.engine.handle import RunHandle
@@ -63,8 +64,8 @@ def run(
     :param handle: stops the run from another thread.
     :param folder: of the run; None makes one under `output`.
     :param log_format: of warnings and errors on standard error.
-    :raises XTunerCoreError: it cannot be wired, or could not go on. Whatever is raised carries the plugins'
-        hints as notes.
+    :raises XTunerCoreError: it cannot be wired, or could not go on. Whatever is raised carries as notes in
+        which plugin it arose, and the plugins' hints.
     """
     if isinstance(plan, Composition):
         host, plan = plan.host, plan.require()
@@ -82,8 +83,9 @@ def run(
         ):
             return _Run(parts, home, handle, observers, log.bind(rank=0)).go()
     except BaseException as error:
-        for hint in host.explain(error, plan):
-            error.add_note(hint.text)
+        for note in (blame(error, host), *(hint.text for hint in host.explain(error, plan))):
+            if note is not None:
+                error.add_note(note)
         with suppress(UsageError):  # a full disk must not hide why the run failed
             write_json(home / "summary.json", failure_summary(error))
         raise

@@ -314,12 +314,22 @@ def test_a_failure_is_told_to_observers_hinted_at_and_kept(composed):
     with pytest.raises(OSError, match="disk") as caught:
         run(composed(algorithm="failing"), observers=[diary])
     assert state_of_process() == before
-    assert caught.value.__notes__ == ["look behind the shelf"]
+    assert caught.value.__notes__ == ["raised in plugin 'toys' (object 0)", "look behind the shelf"]
     (end,) = diary.ends
     assert (end.status, end.steps) == ("failed", 1)
     summary = json.loads((diary.start.folder / "summary.json").read_text())
     assert summary["error"] == "OSError: the disk has gone"
     assert not (diary.start.folder / "export").exists()
+
+
+def test_an_error_in_an_operator_is_blamed_on_its_plugin_and_the_callers(composed, monkeypatch):
+    monkeypatch.setattr(torch, "_fused_adamw_", None)
+    with pytest.raises(TypeError) as caught:
+        run(composed())
+    (note,) = caught.value.__notes__
+    kernels, adamw = note.split(", called from ")
+    assert kernels.startswith("raised in plugin 'kernels' (xtuner-core ")
+    assert adamw.startswith("plugin 'adamw' (xtuner-core ")
 
 
 def test_output_that_cannot_be_written_is_refused_before_anything_is_built(composed, tmp_path):
