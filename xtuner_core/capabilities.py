@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -54,13 +54,18 @@ def unknown_words(offers: Sequence[Offer], private: Mapping[str, str]) -> list[P
 
 
 def negotiate(
-    chosen: Mapping[str, Offer], *, others: Sequence[Offer] = (), facts: DeviceFacts | None = None
+    chosen: Mapping[str, Offer],
+    *,
+    others: Sequence[Offer] = (),
+    facts: DeviceFacts | None = None,
+    known: Container[str] | None = None,
 ) -> list[Problem]:
     """Compare what the chosen offers require with what they provide.
 
     :param chosen: the offers of a run by the key that chose them.
     :param others: active offers that were not chosen, to say which would serve.
     :param facts: what the device found; None while the run is wired in the launcher.
+    :param known: words that exist; a requirement of another is left to `unknown_words`. None: every word does.
     """
     provided = {word for offer in chosen.values() for word in offer.provider.provides}
     denied = {} if facts is None else dict(facts.lacks)
@@ -68,7 +73,7 @@ def negotiate(
     problems = []
     for key, offer in chosen.items():
         for word in sorted(offer.provider.requires):
-            if not satisfies(provided, word):
+            if not satisfies(provided, word) and (known is None or word in known):
                 problems.append(_unmet(key, offer, word, chosen, others, denied))
     return problems
 

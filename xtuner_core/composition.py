@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xtuner_core import __version__
-from xtuner_core.capabilities import negotiate, unknown_words
+from xtuner_core.capabilities import CAPABILITIES, negotiate, unknown_words
 from xtuner_core.config.layers import (
     PLUGINS,
     Layer,
@@ -114,9 +114,9 @@ class _Composer:
         self.problems += refused
         self._assign(schema, layers.command)
         config, wrong = schema.resolve()
+        self.problems += wrong + self._wiring_problems(choices)
         excused = {plugin for problem in self.problems for plugin in problem.plugins}
         excused |= {offer.plugin for problem in picker.problems for offer in host.registry.of_slot(problem.key or "")}
-        self.problems += wrong + self._wiring_problems(choices)
         self.problems += naming.unused((choice.offer for choice in choices.values()), excused)
         if self.problems:
             return Composition(host=host, problems=tuple(self.problems))
@@ -234,7 +234,7 @@ class _Composer:
         return [
             *registry.conflicts(),
             *unknown_words(offers, private),
-            *negotiate(chosen, others=offers),
+            *negotiate(chosen, others=offers, known={*CAPABILITIES, *private}),
             *stage_problems(strategies),
         ]
 
