@@ -48,7 +48,7 @@ def test_the_default_recipes_values_go_with_the_pick_that_they_belonged_to(plann
     source = "@dataclass\nclass Config:\n    rate: float = 0.5\n"
     install.offer("sgd", "optimizer", 'config="stranger_sgd.plugin:Config"', source=source)
     assert planned(plugins=["sgd"]).config["optimizer"] == {"rate": 0.5}
-    assert planned().config["optimizer"]["learning_rate"] == 3e-3
+    assert planned().config["optimizer"]["learning_rate"] == 4e-3
 
 
 @pytest.mark.parametrize(
