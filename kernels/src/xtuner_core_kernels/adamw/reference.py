@@ -52,6 +52,4 @@ def adamw(
         exp_avg_sq.copy_(second)
 
 
-IMPLEMENTATION = Implementation(
-    operator="adamw", name="reference", call=adamw, supports=any_float, tolerance=2e-6
-)
+IMPLEMENTATION = Implementation(operator="adamw", name="reference", call=adamw, supports=any_float, tolerance=2e-6)

@@ -96,7 +96,8 @@ def _mask(queries: slice, keys: slice, repeats: int, shape: _Shape, dtype: torch
 def _by_group(x_THC: Tensor, run: _Run, groups: int) -> Tensor:
     """A copy ``[B * G, L * R, C]`` in the dtype of the statistics."""
     documents, length, channels = run.documents, run.length, x_THC.shape[-1]
-    x_BLGRC = x_THC[run.start : run.start + documents * length].unflatten(1, (groups, -1)).unflatten(0, (-1, length))
+    run_THC = x_THC[run.start : run.start + documents * length]
+    x_BLGRC = run_THC.reshape(documents, length, groups, -1, channels)
     x_BGLRC = torch.empty_like(
         x_BLGRC.transpose(1, 2), dtype=statistics_dtype(x_THC.dtype), memory_format=torch.contiguous_format
     )
@@ -183,7 +184,7 @@ class _Attention(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_THV: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (*inputs, log_sums), shape = (*ctx.saved_tensors[:3], ctx.saved_tensors[3:]), ctx.shape
+        inputs, log_sums, shape = ctx.saved_tensors[:3], ctx.saved_tensors[3:], ctx.shape
         groups, repeats = inputs[1].shape[1], inputs[0].shape[1] // inputs[1].shape[1]
         grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in inputs]
         for run, log_sum_NM1 in zip(_runs(shape.lengths, inputs[0].shape[1]), log_sums, strict=True):

@@ -43,12 +43,12 @@ def attention(
     Returns:
         ``[T, H, V]`` in q's dtype; the softmax is taken in float32 at least.
     """
-    documents = [part.split(list(lengths)) for part in (q_THC, k_TGC, v_TGV)]
+    documents = [torch.split(part, list(lengths) or [0]) for part in (q_THC, k_TGC, v_TGV)]
     outputs = [
         _one_document(q_LHC, k_LGC, v_LGV, scale, causal, window, sinks_H)
         for q_LHC, k_LGC, v_LGV in zip(*documents, strict=True)
     ]
-    return torch.cat(outputs) if outputs else q_THC.new_zeros(0, q_THC.shape[1], v_TGV.shape[-1])
+    return torch.cat(outputs)
 
 
 def _one_document(

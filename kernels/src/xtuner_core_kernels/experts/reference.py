@@ -36,17 +36,17 @@ def experts(
     """
     order_R = experts_TK.flatten().argsort(stable=True)
     counts_E = experts_TK.flatten().bincount(minlength=gate_up_EFD.shape[0]).tolist()
-    rows_E = x_TD[order_R // experts_TK.shape[1]].split(counts_E)
-    y_RD = torch.cat([
-        functional.linear(swiglu(functional.linear(x_ND, gate_up_FD)), down_DF)
-        for x_ND, gate_up_FD, down_DF in zip(rows_E, gate_up_EFD, down_EDF, strict=True)
-    ])
-    y_TKD = y_RD[order_R.argsort()].view(*experts_TK.shape, -1)
+    rows_E = torch.split(x_TD[order_R // experts_TK.shape[1]], counts_E)
+    y_RD = torch.cat(
+        [
+            functional.linear(swiglu(functional.linear(x_ND, gate_up_FD)), down_DF)
+            for x_ND, gate_up_FD, down_DF in zip(rows_E, gate_up_EFD, down_EDF, strict=True)
+        ]
+    )
+    y_TKD = y_RD[order_R.argsort()].view(*experts_TK.shape, x_TD.shape[1])
     if weights_TK is not None:
         y_TKD = y_TKD * weights_TK.unsqueeze(-1).to(y_TKD.dtype)
     return y_TKD.sum(1)
 
 
-IMPLEMENTATION = Implementation(
-    operator="experts", name="reference", call=experts, supports=any_float, tolerance=5e-6
-)
+IMPLEMENTATION = Implementation(operator="experts", name="reference", call=experts, supports=any_float, tolerance=5e-6)

@@ -1,5 +1,4 @@
-"""Log-probabilities of targets for CPU: what the backward pass needs of a chunk is kept where it fits, else computed
-again.
+"""Log-probabilities of targets for CPU, what the backward pass needs being kept where it fits, else computed again.
 
 With e = exp(logits - highest) and s = sum(e) of a token, ``d log p / d logits = onehot - e / s``. Kept is
 ``c = e - s * onehot``; the token's own factor ``-gradient / s`` scales rows of width D rather than of width V, so that
@@ -64,7 +63,7 @@ class _LogProbs(Function):
         keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
         chunks = []
-        for hidden_ND, targets_N in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True):
+        for hidden_ND, targets_N in zip(torch.split(hidden_TD, rows), torch.split(targets_T, rows), strict=True):
             chunk = _chunk(hidden_ND, head_VD, targets_N, entropy)
             chunks.append(chunk if keep else chunk._replace(centred_NV=hidden_ND))
         entropy_T = torch.cat([chunk.entropy_N for chunk in chunks if chunk.entropy_N is not None]) if entropy else None

@@ -39,15 +39,13 @@ def log_probs(
     del keep_bytes
     parts: list[tuple[Tensor, Tensor]] = [
         checkpoint(_one_chunk, hidden_ND, head_VD, targets_N, entropy, use_reentrant=False)
-        for hidden_ND, targets_N in zip(hidden_TD.split(chunk), targets_T.split(chunk), strict=True)
+        for hidden_ND, targets_N in zip(torch.split(hidden_TD, chunk), torch.split(targets_T, chunk), strict=True)
     ]
     log_probs_T = torch.cat([part[0] for part in parts])
     return log_probs_T, torch.cat([part[1] for part in parts]) if entropy else None
 
 
-def _one_chunk(
-    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
+def _one_chunk(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
     logits_NV = (hidden_ND @ head_VD.T).to(statistics_dtype(hidden_ND.dtype))
     all_NV = logits_NV.log_softmax(-1)
     counted_N = targets_N >= 0

@@ -53,7 +53,8 @@ class _Rotary(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_THC: Tensor) -> tuple[Tensor, None, None, None]:
-        return _rotate(grad_THC, *ctx.saved_tensors, ctx.interleaved, back=True), None, None, None
+        cos_TP, sin_TP = ctx.saved_tensors
+        return _rotate(grad_THC.contiguous(), cos_TP, sin_TP, ctx.interleaved, back=True), None, None, None
 
 
 class _NormRotary(Function):

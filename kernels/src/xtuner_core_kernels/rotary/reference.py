@@ -37,7 +37,7 @@ def rotary(
     """
     if norm_weight_C is not None:
         x_THC = rms_norm(x_THC, norm_weight_C, eps)
-    rotating, passing = x_THC.split([cos_TP.shape[-1], x_THC.shape[-1] - cos_TP.shape[-1]], dim=-1)
+    rotating, passing = torch.split(x_THC, [cos_TP.shape[-1], x_THC.shape[-1] - cos_TP.shape[-1]], dim=-1)
     quarter_turn = _turn_pairs(rotating) if interleaved else _turn_halves(rotating)
     rotated = rotating * cos_TP.unsqueeze(1) + quarter_turn * sin_TP.unsqueeze(1)
     return torch.cat((rotated, passing), dim=-1)
@@ -52,6 +52,4 @@ def _turn_pairs(x: Tensor) -> Tensor:
     return torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
 
 
-IMPLEMENTATION = Implementation(
-    operator="rotary", name="reference", call=rotary, supports=any_float, tolerance=2e-6
-)
+IMPLEMENTATION = Implementation(operator="rotary", name="reference", call=rotary, supports=any_float, tolerance=2e-6)

@@ -30,6 +30,4 @@ def router(logits_TE: Tensor, top_k: int, normalise: bool) -> tuple[Tensor, Tens
     return weights_TK, experts_TK, probs_TE
 
 
-IMPLEMENTATION = Implementation(
-    operator="router", name="reference", call=router, supports=any_float, tolerance=2e-6
-)
+IMPLEMENTATION = Implementation(operator="router", name="reference", call=router, supports=any_float, tolerance=2e-6)

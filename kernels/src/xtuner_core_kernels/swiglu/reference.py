@@ -33,6 +33,4 @@ def swiglu(gate_up: Tensor, limit: float | None = None) -> Tensor:
     return gate * torch.sigmoid(CLAMPED_SLOPE * gate) * (up + 1)
 
 
-IMPLEMENTATION = Implementation(
-    operator="swiglu", name="reference", call=swiglu, supports=any_float, tolerance=2e-6
-)
+IMPLEMENTATION = Implementation(operator="swiglu", name="reference", call=swiglu, supports=any_float, tolerance=2e-6)
