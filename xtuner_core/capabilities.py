@@ -70,12 +70,12 @@ def negotiate(
     provided = {word for offer in chosen.values() for word in offer.provider.provides}
     denied = {} if facts is None else dict(facts.lacks)
     provided = (provided | (frozenset() if facts is None else facts.capabilities)) - denied.keys()
-    problems = []
-    for key, offer in chosen.items():
-        for word in sorted(offer.provider.requires):
-            if not satisfies(provided, word) and (known is None or word in known):
-                problems.append(_unmet(key, offer, word, chosen, others, denied))
-    return problems
+    return [
+        _unmet(key, offer, word, chosen, others, denied)
+        for key, offer in chosen.items()
+        for word in sorted(offer.provider.requires)
+        if not satisfies(provided, word) and (known is None or word in known)
+    ]
 
 
 def _unmet(
@@ -89,7 +89,10 @@ def _unmet(
     message = f"{offer} (chosen by {key}) requires {word!r}"
     if word in denied:
         return Problem(
-            message=f"{message}, which this device lacks: {denied[word]}", code="requirement", key=key, plugins=(offer.plugin,)
+            message=f"{message}, which this device lacks: {denied[word]}",
+            code="requirement",
+            key=key,
+            plugins=(offer.plugin,),
         )
     for other_key, other in chosen.items():
         if word in other.provider.lacks:

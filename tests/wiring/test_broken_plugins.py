@@ -35,8 +35,8 @@ LOSS = 'LossProvider(name="odd", factory="math:floor", summary="-")'
         ),
         pytest.param(
             "from xtuner_core.api import HologramProvider",
-            "plugin 'odd' (stranger-odd) cannot be imported: stranger_odd.plugin raises ImportError: cannot import name "
-            "'HologramProvider' from 'xtuner_core.api' ({api}); update or uninstall stranger-odd, "
+            "plugin 'odd' (stranger-odd) cannot be imported: stranger_odd.plugin raises ImportError: cannot import "
+            "name 'HologramProvider' from 'xtuner_core.api' ({api}); update or uninstall stranger-odd, "
             "or update xtuner-core: it is written for another version of it",
             id="wants what this core has not",
         ),

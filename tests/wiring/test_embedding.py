@@ -33,8 +33,9 @@ class Loss:
 
 def test_two_hosts_in_one_process_do_not_see_each_others_plugins(strangers):
     first, second = Host(["bigram"], objects={"left": Loss("left")}), Host(["focal"], objects={"right": Loss("right")})
-    assert [first.registry.find("loss", name) is not None for name in ("left", "right", "focal")] == [True, False, False]
-    assert [second.registry.find("loss", name) is not None for name in ("left", "right", "focal")] == [False, True, True]
+    names = ("left", "right", "focal")
+    assert [first.registry.find("loss", name) is not None for name in names] == [True, False, False]
+    assert [second.registry.find("loss", name) is not None for name in names] == [False, True, True]
     assert first.registry.find("model", "bigram") is not None
     assert second.registry.find("model", "bigram") is None
 

@@ -48,7 +48,6 @@ def test_the_default_recipes_values_go_with_the_pick_that_they_belonged_to(plann
     source = "@dataclass\nclass Config:\n    rate: float = 0.5\n"
     install.offer("sgd", "optimizer", 'config="stranger_sgd.plugin:Config"', source=source)
     assert planned(plugins=["sgd"]).config["optimizer"] == {"rate": 0.5}
-    assert planned().config["optimizer"]["learning_rate"] == 4e-3
 
 
 @pytest.mark.parametrize(
@@ -104,8 +103,7 @@ def test_an_explicit_pick_on_the_command_line_wins_over_naming(chosen, strangers
 def test_a_pick_in_the_users_recipe_wins_over_naming(problem, strangers):
     recipe = {"model": "qwen3_moe:tiny", "algorithm": "pretrain", "dataset": "kjv"}
     assert problem(recipe, plugins=["bigram"]) == (
-        "plugin 'bigram' is named, but this run takes nothing from it; "
-        "write model=bigram, or leave it out of --plugins"
+        "plugin 'bigram' is named, but this run takes nothing from it; write model=bigram, or leave it out of --plugins"
     )
 
 

@@ -23,14 +23,15 @@ class Config:
     depth: int = 2
     heads: int = 4
 """
-PRESETS = 'presets=(Preset(name="small", values={"depth": 1}), Preset(name="big", alias="words-big", values={"depth": 9}))'
+SMALL = 'Preset(name="small", values={"depth": 1})'
+BIG = 'Preset(name="big", alias="words-big", values={"depth": 9})'
 
 
 @pytest.fixture(autouse=True)
 def tower_and_words(install):
     bundle = 'Preset(name="xl", values={"width": 64, "text": {"name": "words:big", "heads": 16}})'
     install.offer("tower", "model", f'config="stranger_tower.plugin:Config", presets=({bundle},)', source=TOWER)
-    install.offer("words", "model", f'config="stranger_words.plugin:Config", {PRESETS}', source=WORDS)
+    install.offer("words", "model", f'config="stranger_words.plugin:Config", presets=({SMALL}, {BIG})', source=WORDS)
 
 
 def test_the_default_of_a_nested_pick_is_taken_and_its_plugin_activated(planned):

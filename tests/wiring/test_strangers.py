@@ -62,9 +62,7 @@ def xtuner_providers():
     ],
     ids=["model", "parallelism", "device", "loss", "algorithm"],
 )
-def test_a_stranger_of_each_slot_trains_two_steps_by_name(
-    strangers, verses, tmp_path, plugins, overrides, key, name
-):
+def test_a_stranger_of_each_slot_trains_two_steps_by_name(strangers, verses, tmp_path, plugins, overrides, key, name):
     composition = compose(plugins=plugins, overrides=[*SMALL, *overrides])
     pick = composition.require().pick(key)
     assert (pick.name, pick.plugin) == (name, name)

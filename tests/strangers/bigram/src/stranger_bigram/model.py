@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stranger_bigram.config import BigramConfig
 from torch import Tensor, nn
 
+from stranger_bigram.config import BigramConfig
 from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.model import ModelOutput, Prediction
 from xtuner_core.contracts.weights import Init, Span, WeightEntry, WeightMap
