@@ -1,0 +1,1 @@
+"""A dense decoder for xtuner-core."""
