@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from xtuner_core.config.pick import pick_fields
@@ -46,23 +47,33 @@ class Parts:
         made = instantiate(cls, section_of(self.plan.config, key))
         for name in pick_fields(cls):
             inner = f"{key}.{name}"
-            setattr(made, name, self.config(inner) if self.plan.pick(inner) else None)
+            object.__setattr__(made, name, self.config(inner) if self.plan.pick(inner) else None)
         return made
 
     def make(self, key: str, *arguments: Any, **named: Any) -> Any:
         """Call the factory of a key with its configuration and these arguments.
+
+        Where the configuration has fields that are picks, the factory is also given `nested`: for each that was
+        picked, a function that makes it, with arguments of the factory's own.
 
         :raises PluginError: the factory cannot be imported, or raises something that is no error of ours.
         """
         offer = self.offer(key)
         factory = load(offer.provider.factory, plugin=offer.plugin, distribution=offer.distribution)
         try:
-            return factory(self.config(key), *arguments, **named)
+            return factory(self.config(key), *arguments, **named, **self._nested(key))
         except XTunerCoreError:
             raise
         except Exception as error:
             message = f"{offer} ({key}) cannot be made: {type(error).__name__}: {error}"
-            raise PluginError(message, plugin=offer.plugin) from error
+            fix = f"update or uninstall {offer.distribution}"
+            raise PluginError(message, fix=fix, plugin=offer.plugin) from error
+
+    def _nested(self, key: str) -> dict[str, dict[str, Callable[..., Any]]]:
+        cls = self.host.config_class(self.offer(key))
+        names = pick_fields(cls) if cls is not None else {}
+        picked = [name for name in names if self.plan.pick(f"{key}.{name}")]
+        return {"nested": {name: partial(self.make, f"{key}.{name}") for name in picked}} if names else {}
 
     def operators(self) -> Iterator[tuple[Offer, Any]]:
         """Every implementation that an active plugin offers; an operator's factory names the record itself."""

@@ -109,8 +109,9 @@ class Installer:
         """Install a plugin with one offer, which bears its name.
 
         :param fields: further arguments of the provider, as source.
-        :param source: of what the arguments name.
+        :param source: of what the arguments name; its function `build` is the factory where there is one.
         """
+        factory = f"stranger_{name}.plugin:build" if "def build(" in source else "math:floor"
         hook, record = RECORDS.get(slot, ("xtuner_providers", "Provider"))
         reserved = f'slot="{slot}", ' if record == "Provider" else ""
         if slot == "device":
@@ -119,7 +120,7 @@ class Installer:
 {source}
 @hookimpl
 def {hook}():
-    return [{record}({reserved}name="{name}", factory="math:floor", summary="made for a test", {fields})]
+    return [{record}({reserved}name="{name}", factory="{factory}", summary="made for a test", {fields})]
 """
         return self(name, text, offers=[f"{slot}/{name}"], **options)  # type: ignore[arg-type]
 

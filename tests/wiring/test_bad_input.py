@@ -130,6 +130,15 @@ def test_a_value_that_is_required_and_not_given_is_asked_for(problem, planned, i
     assert planned(overrides=["dataset=files", "dataset.files.path=x"]).config["dataset"]["files"]["path"] == "x"
 
 
+def test_a_frozen_dataclass_takes_values_like_any_other(planned, problem, install):
+    inner = "@dataclass(frozen=True)\nclass Inner:\n    depth: int = 1\n"
+    source = f"{inner}@dataclass(frozen=True)\nclass Config:\n    size: int = 1\n    inner: Inner = Inner()\n"
+    install.offer("files", "dataset", 'config="stranger_files.plugin:Config"', source=source)
+    overrides = ["dataset=files", "dataset.files.size=2", "dataset.files.inner.depth=3"]
+    assert planned(overrides=overrides).config["dataset"]["files"] == {"size": 2, "inner": {"depth": 3}}
+    assert "did you mean 'depth'?" in problem(overrides=["dataset=files", "dataset.files.inner.dept=3"])
+
+
 def test_whatever_a_dataclass_raises_is_told_with_its_section(problem, install):
     check = "    def __post_init__(self):\n        assert self.size == 1, 'one'\n"
     source = f"@dataclass\nclass Config:\n    size: int = 1\n{check}"

@@ -35,7 +35,7 @@ def test_naming_an_algorithm_keeps_the_values_of_the_recipe_that_it_ships(planne
 def test_a_strangers_model_replaces_the_default_recipes_and_starts_from_its_preset_tiny(chosen, planned, strangers):
     assert chosen(plugins=["bigram"]) == chosen() | {"model": "bigram:tiny"}
     plan = planned(plugins=["bigram"])
-    assert plan.config["model"] == {"vocab_size": 1024, "width": 32, "inner": 48, "num_layers": 2}
+    assert plan.config["model"] == {"vocab_size": 8192, "width": 32, "inner": 48, "num_layers": 2}
     assert "qwen3_moe" not in {plugin.name for plugin in plan.plugins}
 
 

@@ -8,7 +8,10 @@ from xtuner_core import Host
 from xtuner_core.parts import Parts
 
 TOWER = """
-@dataclass
+def build(config, *, nested):
+    return {"width": config.width} | {name: make() for name, make in nested.items()}
+
+@dataclass(frozen=True)
 class Config:
     width: int = 8
     text: Any = pick("model", "words:small")
@@ -18,6 +21,9 @@ class Config:
             raise ValueError(f"width must be above 0, not {self.width}")
 """
 WORDS = """
+def build(config):
+    return {"depth": config.depth}
+
 @dataclass
 class Config:
     depth: int = 2
@@ -100,3 +106,12 @@ def test_the_parts_get_the_nested_dataclass(planned):
     config = Parts(plan, host).config("model")
     assert type(config).__name__ == "Config"
     assert (config.width, config.text.depth) == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"), [("model.text.depth=5", {"text": {"depth": 5}}), ("model.text=null", {})]
+)
+def test_the_outer_factory_makes_what_was_nested_without_importing_it(planned, override, text):
+    host = Host()
+    plan = planned(overrides=["model=tower", override], host=host)
+    assert Parts(plan, host).make("model") == {"width": 8} | text

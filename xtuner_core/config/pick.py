@@ -11,8 +11,9 @@ _SLOT = "xtuner_core.slot"
 def pick(slot: str, default: str | None = None) -> Any:
     """Declare a field where the core mounts the configuration of another offer.
 
-    ``text: Any = pick("model")`` lets a user write ``model: {name: internvl, text: {name: qwen3}}``; the factory
-    finds the chosen dataclass there and the chosen offer through `Part.nested`.
+    ``text: Any = pick("model")`` lets a user write ``model: {name: internvl, text: {name: qwen3}}``. The factory finds
+    the chosen dataclass in the field, or None, and is given `nested`, a mapping by field name of functions that make
+    what was chosen: ``def build(config, *, nested): language = nested["text"]()``.
 
     :param slot: the slot that is picked from.
     :param default: name of the offer, `provider` or `provider:preset`, that is taken where the user picks none.

@@ -178,10 +178,10 @@ def instantiate(cls: type, values: Mapping[str, Any]) -> Any:
     """
     nested = pick_fields(cls)
     known = {item.name for item in fields(cls)} - nested.keys()
-    node = OmegaConf.merge(OmegaConf.structured(cls), {k: v for k, v in values.items() if k in known})
+    node = OmegaConf.merge(_writable(OmegaConf.structured(cls)), {k: v for k, v in values.items() if k in known})
     made = OmegaConf.to_object(node)
     for name in nested:
-        setattr(made, name, values.get(name))
+        object.__setattr__(made, name, values.get(name))
     return made
 
 
@@ -194,11 +194,20 @@ def section_of(config: Mapping[str, Any], path: str | Key) -> Any:
 
 def _structured(cls: type, owner: str) -> DictConfig:
     try:
-        return cast(DictConfig, OmegaConf.structured(cls))
+        return cast(DictConfig, _writable(OmegaConf.structured(cls)))
     except Exception as error:
         text = next(iter(str(error).splitlines()), type(error).__name__)
         message = f"the configuration {cls.__qualname__} of {owner} cannot be used: {text}"
         raise ContractError(message, fix="its fields take plain types: numbers, strings, lists, mappings") from error
+
+
+def _writable(node: Any) -> Any:
+    """A frozen dataclass is frozen once it is made, not while its values are gathered."""
+    if isinstance(node, DictConfig):
+        OmegaConf.set_readonly(node, False)
+        for name in node if is_dataclass(OmegaConf.get_type(node)) else ():
+            _writable(node._get_node(name))
+    return node
 
 
 def _plain(value: Any) -> Any:

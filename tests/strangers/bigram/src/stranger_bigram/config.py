@@ -13,8 +13,8 @@ from xtuner_core.contracts.counts import ParameterCount
 class BigramConfig:
     """An embedding, gated layers that see one token, a head."""
 
-    vocab_size: int = 1024
-    """Rows of the embedding and of the head."""
+    vocab_size: int = 8192
+    """Rows of the embedding and of the head; at least as many as the tokenizer has ids."""
     width: int = 64
     """Width of the residual stream."""
     inner: int = 128
