@@ -41,7 +41,7 @@ def tiny_host(plugins: Sequence[str] = (), *, objects: Mapping[str, object] | No
 def compose_tiny(overrides: Mapping[str, Any] | None = None, *, host: Host | None = None) -> Composition:
     """Compose a run of two steps, with a few things of it changed.
 
-    :param overrides: picks and configuration, nested or dotted: `{"device": "mine", "algorithm.steps": 1}`.
+    :param overrides: picks and configuration: `{"device": "mine", "algorithm": {"steps": 1}}`.
     :param host: one of `tiny_host`; None makes a plain one.
     """
     return compose(RECIPE, overrides=overrides or (), host=tiny_host() if host is None else host)
