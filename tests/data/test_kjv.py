@@ -11,7 +11,6 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from xtuner_core.builtin.kjv import overlap as repetition
-from xtuner_core.data.compression import xz_bits_per_byte
 from xtuner_core.builtin.kjv.text import (
     END_OF_TEXT,
     chapters,
@@ -21,6 +20,7 @@ from xtuner_core.builtin.kjv.text import (
     split_chapters,
     verses,
 )
+from xtuner_core.data.compression import xz_bits_per_byte
 
 FOLDER = files("xtuner_core.builtin.kjv")
 AWKWARD = "  two  spaces , don't \r\n\n\ttab é 漢字 😀 \x00 a . b !\n  end  "
