@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,10 @@ from xtuner_core.config.naming import Naming
 from xtuner_core.config.patches import apply_patches
 from xtuner_core.config.picks import Choice, Layers, Picker
 from xtuner_core.config.schema import Schema, leaf_origins
-from xtuner_core.content import content_hash
 from xtuner_core.errors import ComposeError, ConfigError, ContractError, XTunerCoreError
 from xtuner_core.host import Host
-from xtuner_core.plan import Plan, PlannedPatch, PlannedPick, PlannedPlugin
+from xtuner_core.inventory import environment, planned_plugins
+from xtuner_core.plan import Plan, PlannedPatch, PlannedPick
 from xtuner_core.records import MANY_SLOTS, SLOTS, AlgorithmProvider, Problem
 from xtuner_core.stages import stage_problems
 
@@ -263,35 +261,6 @@ class _Composer:
             notes=(*notes, *split),
             environment=environment(),
         )
-
-
-def planned_plugins(host: Host, names: Sequence[str]) -> tuple[PlannedPlugin, ...]:
-    """Exactly which plugins these are."""
-    modules = {host.active[name].module for name in names if host.active[name].editable}
-    roots = {module.partition(".")[0] for module in modules}
-    hashes = {root: content_hash(root) for root in sorted(roots)}
-    return tuple(
-        PlannedPlugin(
-            name=name,
-            module=host.active[name].module,
-            distribution=host.active[name].distribution,
-            version=host.active[name].version,
-            contract=host.infos[name].contract,
-            content=hashes.get(host.active[name].module.partition(".")[0]) if host.active[name].editable else None,
-        )
-        for name in sorted(names)
-    )
-
-
-def environment() -> dict[str, str]:
-    """Versions of what is beneath."""
-    found = {"python": platform.python_version()}
-    for name in ("torch", "xtuner-core-kernels", "transformers", "triton"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _planned(choice: Choice) -> PlannedPick:

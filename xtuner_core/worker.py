@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xtuner_core.composition import planned_plugins
 from xtuner_core.config.schema import instantiate, section_of
 from xtuner_core.errors import PlanMismatch, XTunerCoreError
 from xtuner_core.host import Host
+from xtuner_core.inventory import planned_plugins
 from xtuner_core.plan import Plan, PlannedPlugin
 from xtuner_core.registry import Offer
 
