@@ -2,7 +2,7 @@
 
 Needs the package's command (`apt-get install bible-kjv`) and the distribution `tokenizers`:
 
-    python tools/build_kjv.py [--vocabulary 1024] [--to xtuner_core/builtin/kjv]
+    python tools/build_kjv.py [--vocabulary 4096] [--to xtuner_core/builtin/kjv]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vocabulary", type=int, default=1024)
+    parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--to", type=Path, default=Path("xtuner_core/builtin/kjv"))
     arguments = parser.parse_args()
     chapters = read_chapters()

@@ -48,6 +48,9 @@ def main(args: Sequence[str] | None = None) -> int:
     # PyTorch imports every device package that is installed as soon as it is imported itself. Which device a run
     # uses is for a device plugin to say, and a broken package of a device that is not wanted must do no harm.
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    # GNU OpenMP's threads spin while they wait for each other; on cores that are shared with anything else that
+    # makes a step ten times as long. It changes no result.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     session = Session()
     with warnings.catch_warnings():
         warnings.showwarning = show_warning(warnings.showwarning)

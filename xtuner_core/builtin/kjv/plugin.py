@@ -11,7 +11,7 @@ KJV: Provider[Any] = Provider(
     slot="dataset",
     name="kjv",
     factory="xtuner_core.builtin.kjv.dataset:open_corpus",
-    summary="the King James Bible, 4 MB by chapters, with a tokenizer of 1024 ids",
+    summary="the King James Bible, 4 MB by chapters, with a tokenizer of 4096 ids",
 )
 
 

@@ -9,7 +9,7 @@ from xtuner_core.api import ModelProvider, PluginInfo, Preset, hookimpl
 from xtuner_core_qwen3_moe.presets import A3B_30B, A22B_235B, TINY
 
 PRESETS = (
-    Preset(name="tiny", summary="4.2 million parameters, for a laptop and for tests", values=TINY),
+    Preset(name="tiny", summary="3.8 million parameters, for a laptop and for tests", values=TINY),
     Preset(
         name="30b-a3b",
         alias="qwen3-30b-a3b",

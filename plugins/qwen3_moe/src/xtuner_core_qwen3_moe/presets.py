@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 TINY: dict[str, Any] = {
-    "vocab_size": 1024,
+    "vocab_size": 4096,
     "hidden_size": 192,
-    "num_layers": 4,
+    "num_layers": 3,
     "num_heads": 6,
     "num_kv_heads": 3,
     "head_dim": 32,
