@@ -50,7 +50,7 @@ class LossContract(OfferSuite, ABC):
     def scored(self) -> list[Document]:
         """The documents, each with random log-probabilities and entropies."""
         draw = torch.Generator().manual_seed(11)
-        return [_scored(document, draw) for document in self.documents()]
+        return [with_scores(document, draw) for document in self.documents()]
 
     def test_it_equals_a_formula_of_the_tests_own(self, loss: Loss, config: Any, scored: list[Document]) -> None:
         """Within 1e-12."""
@@ -133,7 +133,8 @@ def gradients(loss: Loss, split: Sequence[Sequence[Document]]) -> Tensor:
     return torch.cat(found)
 
 
-def _scored(document: Document, draw: torch.Generator) -> Document:
+def with_scores(document: Document, draw: torch.Generator) -> Document:
+    """Give a document random log-probabilities (0 where there is no label) and entropies, float64."""
     labelled_T = document.labels >= 0
     log_probs_T = torch.rand(len(document), generator=draw, dtype=torch.float64).clamp(min=1e-3).log() * labelled_T
     entropy_T = torch.rand(len(document), generator=draw, dtype=torch.float64)
