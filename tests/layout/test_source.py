@@ -13,6 +13,7 @@ DEVICE_COMPONENTS = ("xtuner_core/builtin/cpu", "xtuner_core/builtin/cuda", "plu
 DEVICE = re.compile(r"(cpu|cuda|npu|xpu|mps|hpu|hip|rocm|musa|ascend)(:\d*)?")
 VENDOR_MODULES = {"cuda", "npu", "xpu", "mps", "hpu"}
 VENDOR_FLAGS = {f"is_{name}" for name in (*VENDOR_MODULES, "cpu")}
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -156,9 +157,17 @@ def _names(node: ast.AST) -> bool:
 
 def code_from_data(tree: ast.Module) -> Iterator[ast.AST]:
     """Unpicklers, `eval` and `exec`, shells, and code that a checkpoint brings."""
-    for node in ast.walk(tree):
-        if (isinstance(node, ast.Import) and any(name.name.split(".")[0] in UNPICKLERS for name in node.names)) or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNPICKLERS) or (isinstance(node, ast.Constant) and node.value == "trust_remote_code") or (isinstance(node, ast.Call) and _runs_code(node)):
-            yield node
+    kinds: dict[type[ast.AST], Callable[..., bool]] = {
+        ast.Import: lambda node: any(_unpickles(name.name) for name in node.names),
+        ast.ImportFrom: lambda node: _unpickles(node.module or ""),
+        ast.Constant: lambda node: node.value == "trust_remote_code",
+        ast.Call: _runs_code,
+    }
+    return (node for node in ast.walk(tree) if type(node) in kinds and kinds[type(node)](node))
+
+
+def _unpickles(module: str) -> bool:
+    return module.partition(".")[0] in UNPICKLERS
 
 
 def _runs_code(call: ast.Call) -> bool:
@@ -180,10 +189,8 @@ def _method(call: ast.Call) -> str | None:
 
 def environment_access(tree: ast.Module) -> Iterator[ast.AST]:
     """`os.environ` and its kin, however they are imported."""
-    words = {"environ", "environb", "getenv", "putenv", "unsetenv"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "os" and any(name.name in words for name in node.names):
-            yield node
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
-            if node.attr in words:
-                yield node
+    kinds: dict[type[ast.AST], Callable[..., bool]] = {
+        ast.ImportFrom: lambda node: node.module == "os" and any(name.name in ENVIRONMENT for name in node.names),
+        ast.Attribute: lambda node: node.attr in ENVIRONMENT and ast.unparse(node.value) == "os",
+    }
+    return (node for node in ast.walk(tree) if type(node) in kinds and kinds[type(node)](node))
