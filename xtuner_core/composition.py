@@ -4,38 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from xtuner_core import __version__
 from xtuner_core.capabilities import CAPABILITIES, negotiate, unknown_words
-from xtuner_core.config.layers import (
-    PLUGINS,
-    Layer,
-    flatten,
-    listed_plugins,
-    parse_overrides,
-    read_recipe,
-    read_recipe_file,
-)
+from xtuner_core.config.layers import PLUGINS, Layer
 from xtuner_core.config.lookup import Lookup
 from xtuner_core.config.naming import Naming
 from xtuner_core.config.patches import apply_patches
-from xtuner_core.config.picks import Choice, Layers, Picker
-from xtuner_core.config.schema import Schema, leaf_origins
-from xtuner_core.errors import ComposeError, ConfigError, ContractError, XTunerCoreError
+from xtuner_core.config.picks import Choice, Picker
+from xtuner_core.config.recipes import read_layers
+from xtuner_core.config.schema import Schema, leaf_origins, section_of
+from xtuner_core.errors import ComposeError, XTunerCoreError
 from xtuner_core.host import Host
 from xtuner_core.inventory import environment, planned_plugins
 from xtuner_core.plan import Plan, PlannedPatch, PlannedPick
-from xtuner_core.records import MANY_SLOTS, SLOTS, AlgorithmProvider, Problem
+from xtuner_core.records import MANY_SLOTS, SLOTS, Problem, Provider
 from xtuner_core.stages import stage_problems
 
 REQUIRED = ("model", "device", "algorithm", "loss", "optimizer", "precision", "schedule")
 """Slots without which no run can be wired."""
-
-OWN_SLOTS = ("model", "dataset", "algorithm")
-"""Slots that a user's recipe decides by itself; it leaves the others to the algorithm's recipe, slot by slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +88,7 @@ class _Composer:
     def compose(self, recipe: Any, overrides: Any) -> Composition:
         host = self.host
         self._activate_named()
-        layers = self._read(recipe, overrides)
+        layers = read_layers(host, self.named, recipe, overrides)
         naming, lookup = Naming(self.named, host), Lookup(host)
         picker = Picker(layers, naming, lookup)
         picker.pick_all()
@@ -134,68 +123,6 @@ class _Composer:
             raise errors[0]
         if errors:
             raise ComposeError([_as_problem(error) for error in errors])
-
-    # ── reading ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _read(self, recipe: Any, overrides: Any) -> Layers:
-        layers = Layers()
-        layers.command = (
-            parse_overrides(overrides) if not isinstance(overrides, Mapping) else flatten(overrides, (), "call")
-        )
-        if recipe is not None:
-            layers.recipe = self._recipe(recipe)
-        for layer in (layers.recipe, layers.command):
-            self.host.activate(*listed_plugins(layer))
-        layers.default = self._default(layers, alone=recipe is None)
-        self.host.activate(*listed_plugins(layers.default))
-        return layers
-
-    def _recipe(self, recipe: str | Path | Mapping[str, Any]) -> Layer:
-        if isinstance(recipe, Mapping):
-            return flatten(recipe, (), "recipe")
-        shipped = self.host.recipes()
-        if str(recipe) in shipped:
-            return self._shipped(str(recipe))
-        if not Path(recipe).suffix:
-            names = ", ".join(sorted(shipped))
-            raise ConfigError(f"no recipe {str(recipe)!r}", fix=f"write the path of a .yaml file, or one of {names}")
-        return read_recipe_file(Path(recipe))
-
-    def _shipped(self, name: str) -> Layer:
-        plugin, recipe = self.host.recipes()[name]
-        package, _, file = recipe.file.partition(":")
-        try:
-            text = files(package).joinpath(file).read_text(encoding="utf-8")
-        except (OSError, ImportError, ValueError) as error:
-            candidate = self.host.active[plugin]
-            message = f"{candidate} has no recipe {name!r} at {recipe.file}: {error}"
-            fix = f"update or uninstall {candidate.distribution}"
-            raise ContractError(message, fix=fix, plugin=plugin) from error
-        return read_recipe(text, f"recipe {name}")
-
-    def _default(self, layers: Layers, *, alone: bool) -> Layer:
-        """The algorithm's recipe; beside a recipe of the user's, only what that leaves to it."""
-        name = self._algorithm_recipe(layers)
-        if name is None and not alone:
-            return []
-        default = self._shipped(name or next(r.name for _, r in self.host.recipes().values() if r.default))
-        return default if alone else [a for a in default if a.path[0] in SLOTS and a.path[0] not in OWN_SLOTS]
-
-    def _algorithm_recipe(self, layers: Layers) -> str | None:
-        """Recipe of the algorithm that the user names, explicitly or by its plugin."""
-        key = (("algorithm",), ("algorithm", "name"))
-        written = [a.value for layer in (layers.recipe, layers.command) for a in layer if a.path in key]
-        naming = Naming(self.named, self.host).fills("algorithm")
-        offer = Lookup(self.host).find("algorithm", written[-1]).offer if written else naming
-        if offer is None:
-            return None
-        assert isinstance(offer.provider, AlgorithmProvider)
-        recipe = offer.provider.recipe
-        if recipe is not None and recipe not in self.host.recipes():
-            message = f"{offer} starts from the recipe {recipe!r}, which its plugin does not ship"
-            fix = f"update or uninstall {offer.distribution}"
-            raise ContractError(message, fix=fix, plugin=offer.plugin)
-        return recipe
 
     # ── checking ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -247,9 +174,9 @@ class _Composer:
         notes: Sequence[str],
     ) -> Plan:
         split = [
-            f"{c.offer}: {c.offer.provider.depends_on_split}"
-            for c in choices.values()
-            if c.offer.provider.depends_on_split
+            f"{choice.offer}: {reason}"
+            for choice in choices.values()
+            for reason in split_reasons(choice.offer.provider, section_of(config, choice.key))
         ]
         return Plan(
             core=__version__,
@@ -261,6 +188,17 @@ class _Composer:
             notes=(*notes, *split),
             environment=environment(),
         )
+
+
+def split_reasons(provider: Provider[Any], values: Mapping[str, Any]) -> list[str]:
+    """Why results depend on how the work is split, with these values of the provider's configuration."""
+    stated = provider.depends_on_split
+    if stated is None:
+        return []
+    if isinstance(stated, str):
+        return [stated]
+    given = {f"{name}={value}" for name, value in values.items()}
+    return [f"{setting}: {reason}" for setting, reason in stated.items() if setting in given]
 
 
 def _planned(choice: Choice) -> PlannedPick:

@@ -109,8 +109,9 @@ class Provider(Generic[Config]):
     requires: frozenset[str] = frozenset()
     lacks: Mapping[str, Lack] = field(default_factory=dict)
     summary: str
-    depends_on_split: str | None = None
-    """Why results depend on how the work is split, where they do; the plan prints it."""
+    depends_on_split: str | Mapping[str, str] | None = None
+    """Why results depend on how the work is split, where they do; the plan prints it. Where only some settings make
+    it so, a mapping from `"field=value"` to the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ def stage_problems(strategies: Mapping[str, Offer]) -> list[Problem]:
 
     :param strategies: parallelism offers by the key that chose them.
     """
-    problems = _shared(strategies)
+    problems = _shared(strategies) + _unplaced(strategies)
     try:
         stage_order(strategies)
     except ComposeError as error:
@@ -50,6 +50,24 @@ def stage_order(strategies: Mapping[str, Offer]) -> list[str]:
 def _provider(offer: Offer) -> ParallelismProvider[object]:
     assert isinstance(offer.provider, ParallelismProvider)
     return offer.provider
+
+
+def _unplaced(strategies: Mapping[str, Offer]) -> list[Problem]:
+    """Stages of a strategy's own that nothing places, and neighbours that no stage is called by."""
+    known = {*STAGES, *(_provider(offer).stage for offer in strategies.values())}
+    problems = []
+    for key, offer in strategies.items():
+        provider = _provider(offer)
+        lost = sorted({*provider.before, *provider.after} - known)
+        where = f"{key} ({offer})"
+        fix = f"the stages are {', '.join(STAGES)}"
+        if lost:
+            message = f"{where} wants its place beside the stage {lost[0]!r}, which is not in this run"
+            problems.append(Problem(message=message, fix=fix, code="stages", key=key, plugins=(offer.plugin,)))
+        elif provider.stage not in STAGES and not (provider.before or provider.after):
+            message = f"{where} has the stage {provider.stage!r} of its own, and says neither before nor after what"
+            problems.append(Problem(message=message, fix=fix, code="stages", key=key, plugins=(offer.plugin,)))
+    return problems
 
 
 def _shared(strategies: Mapping[str, Offer]) -> list[Problem]:

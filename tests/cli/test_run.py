@@ -49,7 +49,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(cli, tmp_path, monkeypat
 
     assert result.code == 0, result.err
     assert list(tmp_path.iterdir()) == []
-    for part in ("qwen3-moe", "command line", "parameters", "tokenizer: 1,024 tokens", "lower preference", "digest "):
+    for part in ("qwen3-moe", "command line", "parameters", "tokenizer: 4,096 tokens", "lower preference", "digest "):
         assert part in result.out
     assert "nothing was written" in result.out
 

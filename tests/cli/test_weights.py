@@ -175,7 +175,7 @@ def test_a_dry_run_accounts_for_the_checkpoint_that_it_would_read(cli, run):
     result = cli("run", "--dry-run", f"model={run / 'export'}", "model.num_layers=2")
 
     assert result.code == 4
-    assert "model.layers.1.input_layernorm.weight: expected [32], found none" in result.err
+    assert "model.layers.1.input_layernorm.weight: missing, expected [32]" in result.err
 
 
 def test_doctor_shows_versions_devices_and_who_serves_each_operator_and_why(cli, run):

@@ -169,3 +169,31 @@ def test_a_component_that_depends_on_the_split_is_noted_in_the_plan(planned, ins
     install.offer("mixer", "loss", 'depends_on_split="it compares micro-batches"')
     note = "loss 'mixer' of plugin 'mixer' (stranger-mixer 1.0): it compares micro-batches"
     assert planned(plugins=["mixer"]).notes == (note,)
+
+
+def test_a_setting_that_makes_a_component_depend_on_the_split_is_noted_where_it_is_chosen(planned):
+    assert planned().notes == ()
+    (note,) = planned(overrides=["model.balance_scope=micro_batch"]).notes
+    assert note.endswith("balance_scope=micro_batch: the load-balancing loss takes its means over each micro-batch")
+
+
+def test_a_stage_of_its_own_that_nothing_places_is_refused(problem, install):
+    install.offer("north", "parallelism", 'stage="north"')
+    message = problem(overrides=["parallelism.north={}"])
+    assert "has the stage 'north' of its own, and says neither before nor after what" in message
+
+
+def test_a_stage_beside_one_that_is_not_there_is_refused(problem, install):
+    install.offer("north", "parallelism", 'stage="north", after=("shardng",)')
+    message = problem(overrides=["parallelism.north={}"])
+    assert "wants its place beside the stage 'shardng', which is not in this run" in message
+
+
+def test_overrides_may_be_a_mapping_with_nested_or_dotted_keys(planned):
+    nested = planned(overrides={"optimizer": {"learning_rate": 0.1}})
+    assert planned(overrides={"optimizer.learning_rate": 0.1}).digest == nested.digest
+    assert nested.config["optimizer"]["learning_rate"] == 0.1
+
+
+def test_no_overrides_may_be_written_as_an_empty_mapping(chosen):
+    assert chosen(overrides={}) == chosen()

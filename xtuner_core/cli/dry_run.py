@@ -15,7 +15,7 @@ from xtuner_core.parts import Parts
 from xtuner_core.plan import Plan, PlannedPick
 
 if TYPE_CHECKING:
-    from xtuner_core.cli.rehearsal import Rehearsal
+    from xtuner_core.engine.rehearsal import Rehearsal
 
 
 def rehearse_plan(host: Host, plan: Plan, *, as_json: bool) -> None:
@@ -24,7 +24,7 @@ def rehearse_plan(host: Host, plan: Plan, *, as_json: bool) -> None:
     :param as_json: in the form that `--from` reads.
     :raises XTunerCoreError: what the run would have raised before its first step.
     """
-    from xtuner_core.cli.rehearsal import rehearse
+    from xtuner_core.engine.rehearsal import rehearse
 
     found = rehearse(Parts(plan, host))
     if as_json:

@@ -32,7 +32,7 @@ def export(session: Session, run: Path, folder: Path, dtype: str | None) -> None
         raise ConfigError(f"{run} is no run's folder: it holds no plan.json", fix="name a folder below runs/")
     import torch
 
-    from xtuner_core.cli.copy_checkpoint import copy_checkpoint
+    from xtuner_core.hf.copy import copy_checkpoint
     from xtuner_core.engine.loading import exported_folder
 
     source = exported_folder(run)

@@ -102,10 +102,10 @@ def parse_overrides(arguments: Sequence[str], origin: str = "command line") -> L
 
 
 def flatten(value: Any, path: Key, origin: str) -> Layer:
-    """Leaves of nested mappings; an empty mapping is a leaf."""
+    """Leaves of nested mappings, whose keys may be dotted; an empty mapping is a leaf."""
     if isinstance(value, Mapping) and value:
-        return [leaf for key, item in value.items() for leaf in flatten(item, (*path, str(key)), origin)]
-    return [Assignment(path, value, origin)]
+        return [leaf for key, item in value.items() for leaf in flatten(item, (*path, *str(key).split(".")), origin)]
+    return [Assignment(path, value, origin)] if path else []
 
 
 def read_recipe_file(path: Path) -> Layer:

@@ -23,6 +23,7 @@ from xtuner_core.engine.inputs import check_vocabulary, choose_tokenizer, is_det
 from xtuner_core.engine.masters import MasterWeights, lift, master_weights
 from xtuner_core.engine.operators import OperatorBinder, OperatorRow
 from xtuner_core.engine.process import default_dtype
+from xtuner_core.hf.coverage import check_coverage
 from xtuner_core.hf.initialise import initialise
 from xtuner_core.hf.materialise import materialise
 from xtuner_core.hf.read import read_weights
@@ -119,10 +120,11 @@ def _in_stages(parts: Parts) -> Iterator[Parallelism | None]:
 
 def fill(parts: Parts, model: nn.Module, device: Device) -> None:
     """Give the model memory, and weights: the checkpoint's that the run names, else those of the seed."""
-    materialise(model, device.torch_device)
     weight_map = cast("Model", model).weight_map()
     pick = parts.plan.pick("model")
     assert pick is not None
+    check_coverage(model, weight_map, plugin=pick.plugin)
+    materialise(model, device.torch_device)
     if pick.source:
         read_weights(model, weight_map, Path(pick.source))
     else:

@@ -41,10 +41,9 @@ def read_weights(model: nn.Module, weight_map: WeightMap, folder: Path | str) ->
     :raises WeightError: a file is missing, damaged or truncated, a key missing, extra, misshapen or doubled.
     :raises ContractError: the weight map does not fit the model.
     """
-    checkpoint = open_checkpoint(Path(folder))
+    checkpoint = account(model, weight_map, folder)
     targets = named_tensors(model)
     regions = {entry.hf_name: region(entry, targets) for entry in weight_map.entries}
-    _account(checkpoint, weight_map, regions)
     casts: Counter[str] = Counter()
     for file, stored in _by_file(checkpoint, weight_map.entries).items():
         casts += _copy(file, stored, regions)
@@ -57,7 +56,19 @@ def read_weights(model: nn.Module, weight_map: WeightMap, folder: Path | str) ->
     )
 
 
-def _account(checkpoint: Checkpoint, weight_map: WeightMap, regions: Mapping[str, Tensor]) -> None:
+def account(model: nn.Module, weight_map: WeightMap, folder: Path | str) -> Checkpoint:
+    """Compare a checkpoint's headers with what the model wants of it; no tensor is read.
+
+    :param model: on any device, the meta device too.
+    :raises WeightError: a file is missing, damaged or truncated, a key missing, extra, misshapen or doubled.
+    :raises ContractError: the weight map does not fit the model.
+    """
+    checkpoint, targets = open_checkpoint(Path(folder)), named_tensors(model)
+    _compare(checkpoint, weight_map, {entry.hf_name: region(entry, targets) for entry in weight_map.entries})
+    return checkpoint
+
+
+def _compare(checkpoint: Checkpoint, weight_map: WeightMap, regions: Mapping[str, Tensor]) -> None:
     damage = list(checkpoint.problems)
     mismatches = [
         problem

@@ -1,0 +1,95 @@
+"""Where a run's values start: the user's recipe, a recipe that a plugin ships, the algorithm's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from xtuner_core.config.layers import (
+    Layer,
+    flatten,
+    listed_plugins,
+    parse_overrides,
+    read_recipe,
+    read_recipe_file,
+)
+from xtuner_core.config.lookup import Lookup
+from xtuner_core.config.naming import Naming
+from xtuner_core.config.picks import Layers
+from xtuner_core.errors import ConfigError, ContractError
+from xtuner_core.host import Host
+from xtuner_core.records import SLOTS, AlgorithmProvider
+
+OWN_SLOTS = ("model", "dataset", "algorithm")
+"""Slots that a user's recipe decides by itself; it leaves the others to the algorithm's recipe, slot by slot."""
+
+
+def read_layers(
+    host: Host, named: Sequence[str], recipe: str | Path | Mapping[str, Any] | None, overrides: Any
+) -> Layers:
+    """Read everything that was written, and activate the plugins that it lists.
+
+    :param named: plugins of `--plugins`, active.
+    :param overrides: `key=value` lines or a mapping.
+    :raises XTunerCoreError: a recipe or an override cannot be read, or a listed plugin is broken.
+    """
+    layers = Layers()
+    layers.command = flatten(overrides, (), "call") if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    if recipe is not None:
+        layers.recipe = _recipe(host, recipe)
+    for layer in (layers.recipe, layers.command):
+        host.activate(*listed_plugins(layer))
+    layers.default = _default(host, named, layers, alone=recipe is None)
+    host.activate(*listed_plugins(layers.default))
+    return layers
+
+
+def _recipe(host: Host, recipe: str | Path | Mapping[str, Any]) -> Layer:
+    if isinstance(recipe, Mapping):
+        return flatten(recipe, (), "recipe")
+    shipped = host.recipes()
+    if str(recipe) in shipped:
+        return _shipped(host, str(recipe))
+    if not Path(recipe).suffix:
+        names = ", ".join(sorted(shipped))
+        raise ConfigError(f"no recipe {str(recipe)!r}", fix=f"write the path of a .yaml file, or one of {names}")
+    return read_recipe_file(Path(recipe))
+
+
+def _shipped(host: Host, name: str) -> Layer:
+    plugin, recipe = host.recipes()[name]
+    package, _, file = recipe.file.partition(":")
+    try:
+        text = files(package).joinpath(file).read_text(encoding="utf-8")
+    except (OSError, ImportError, ValueError) as error:
+        candidate = host.active[plugin]
+        message = f"{candidate} has no recipe {name!r} at {recipe.file}: {error}"
+        fix = f"update or uninstall {candidate.distribution}"
+        raise ContractError(message, fix=fix, plugin=plugin) from error
+    return read_recipe(text, f"recipe {name}")
+
+
+def _default(host: Host, named: Sequence[str], layers: Layers, *, alone: bool) -> Layer:
+    """The algorithm's recipe; beside a recipe of the user's, only what that leaves to it."""
+    name = _algorithm_recipe(host, named, layers)
+    if name is None and not alone:
+        return []
+    default = _shipped(host, name or next(r.name for _, r in host.recipes().values() if r.default))
+    return default if alone else [a for a in default if a.path[0] in SLOTS and a.path[0] not in OWN_SLOTS]
+
+
+def _algorithm_recipe(host: Host, named: Sequence[str], layers: Layers) -> str | None:
+    """Recipe of the algorithm that the user names, explicitly or by its plugin."""
+    key = (("algorithm",), ("algorithm", "name"))
+    written = [a.value for layer in (layers.recipe, layers.command) for a in layer if a.path in key]
+    offer = Lookup(host).find("algorithm", written[-1]).offer if written else Naming(named, host).fills("algorithm")
+    if offer is None:
+        return None
+    assert isinstance(offer.provider, AlgorithmProvider)
+    recipe = offer.provider.recipe
+    if recipe is not None and recipe not in host.recipes():
+        message = f"{offer} starts from the recipe {recipe!r}, which its plugin does not ship"
+        raise ContractError(message, fix=f"update or uninstall {offer.distribution}", plugin=offer.plugin)
+    return recipe
