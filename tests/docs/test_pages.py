@@ -45,8 +45,8 @@ def check_command(line: str, page: Path) -> None:
             named = bool(words.pop(0))
         elif word != "--debug":
             own = LazyGroup.get_command(command, context, word)
-            if own is None and named:
-                return  # a plugin's command
+            if own is None and (named or word.isupper()):
+                return  # a plugin's command, or any
             assert own is not None, f"{page}: {line!r}: there is no command {word!r}"
             command, context = own, click.Context(own, info_name=word, parent=context, obj=Session())
     if isinstance(command, LazyGroup):
