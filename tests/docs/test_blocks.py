@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 import subprocess
 import sys
@@ -32,6 +33,13 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 def test_every_mark_is_one_that_these_tests_know(blocks):
     marks = {block.mark for page, found in blocks.items() for block in found if DOCS in page.parents}
     assert {mark for mark in marks if mark not in ("", "runs") and not mark.startswith("file: ")} == set()
+
+
+def test_every_mark_stands_right_above_its_block(pages, blocks):
+    for page, text in pages.items():
+        marks = re.findall(r"^<!-- (runs|file: .+) -->$", text, re.MULTILINE)
+        assert marks == [b.mark for b in blocks[page] if b.mark == "runs" or b.mark.startswith("file: ")], page
+    assert sum(block.mark == "runs" for found in blocks.values() for block in found) > 10
 
 
 def test_what_is_quoted_from_a_file_stands_in_it(blocks, root):
