@@ -27,7 +27,7 @@ BENEATH = ("torch", "xtuner-core-kernels", "transformers", "safetensors", "token
 def doctor(session: Session, run: Path | None) -> int:
     """Show versions, plugins, devices, operators.
 
-       The operator table is that of RUN, or of the default recipe.
+    The operator table is that of RUN, or of the default recipe.
     For each use of an operator: the implementation that serves it, and why each of the others does not.
     """
     host = session.open_host()

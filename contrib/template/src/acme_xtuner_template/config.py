@@ -26,7 +26,7 @@ _KEYS = {
 class AcmeDenseConfig:
     """A dense decoder."""
 
-    vocab_size: int = 1024
+    vocab_size: int = 4096
     """Rows of the embedding and of the head."""
     hidden_size: int = 128
     """Width of the residual stream; a multiple of twice `num_heads`."""

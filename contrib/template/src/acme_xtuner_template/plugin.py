@@ -10,7 +10,7 @@ from xtuner_core.api import ModelProvider, PluginInfo, Preset, hookimpl
 TINY = Preset(
     name="tiny",
     summary="1.0 million parameters, for a laptop",
-    values={"vocab_size": 1024, "hidden_size": 128, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2},
+    values={"vocab_size": 4096, "hidden_size": 128, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2},
 )
 
 
