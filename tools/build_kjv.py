@@ -24,9 +24,7 @@ VERSE = re.compile(r" +\d+ (?P<words>.*)")
 
 def main() -> None:
     """Write text.xz, held_out.txt, tokenizer.json and tokenizer_config.json."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--to", type=Path, default=Path("xtuner_core/builtin/kjv"))
     arguments = parser.parse_args()

@@ -20,7 +20,7 @@ from xtuner_core.errors import ComposeError, XTunerCoreError
 from xtuner_core.host import Host
 from xtuner_core.inventory import environment, planned_plugins
 from xtuner_core.plan import Plan, PlannedPatch, PlannedPick
-from xtuner_core.records import MANY_SLOTS, SLOTS, Problem, Provider
+from xtuner_core.records import MANY_SLOTS, SLOTS, Problem
 from xtuner_core.stages import stage_problems
 
 REQUIRED = ("model", "device", "algorithm", "loss", "optimizer", "precision", "schedule")
@@ -176,7 +176,7 @@ class _Composer:
         split = [
             f"{choice.offer}: {reason}"
             for choice in choices.values()
-            for reason in split_reasons(choice.offer.provider, section_of(config, choice.key))
+            for reason in choice.offer.provider.split_reasons(section_of(config, choice.key))
         ]
         return Plan(
             core=__version__,
@@ -188,17 +188,6 @@ class _Composer:
             notes=(*notes, *split),
             environment=environment(),
         )
-
-
-def split_reasons(provider: Provider[Any], values: Mapping[str, Any]) -> list[str]:
-    """Why results depend on how the work is split, with these values of the provider's configuration."""
-    stated = provider.depends_on_split
-    if stated is None:
-        return []
-    if isinstance(stated, str):
-        return [stated]
-    given = {f"{name}={value}" for name, value in values.items()}
-    return [f"{setting}: {reason}" for setting, reason in stated.items() if setting in given]
 
 
 def _planned(choice: Choice) -> PlannedPick:

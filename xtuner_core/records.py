@@ -1,4 +1,4 @@
-"""The records that hooks return. Plain data: the core indexes, compares and blames them; nothing happens by returning one.
+"""The records that hooks return: plain data that the core indexes, compares and blames.
 
 No torch here, nor in any module that a plugin's entry module imports.
 """
@@ -112,6 +112,13 @@ class Provider(Generic[Config]):
     depends_on_split: str | Mapping[str, str] | None = None
     """Why results depend on how the work is split, where they do; the plan prints it. Where only some settings make
     it so, a mapping from `"field=value"` to the reason."""
+
+    def split_reasons(self, values: Mapping[str, Any]) -> list[str]:
+        """Why results depend on the split of the work with these values of its configuration, if they do."""
+        if self.depends_on_split is None or isinstance(self.depends_on_split, str):
+            return [self.depends_on_split] if self.depends_on_split else []
+        given = {f"{name}={value}" for name, value in values.items()}
+        return [f"{setting}: {reason}" for setting, reason in self.depends_on_split.items() if setting in given]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,17 +103,13 @@ def test_no_held_out_chapter_repeats_the_training_text(train: list[str], held_ou
     assert max(m.shared_share for m in measured) <= repetition.LARGEST_SHARED_SHARE
 
 
-def test_no_window_above_the_limit_stands_in_both_by_plain_search(
-    train: list[str], held_out: list[str]
-) -> None:
+def test_no_window_above_the_limit_stands_in_both_by_plain_search(train: list[str], held_out: list[str]) -> None:
     width = repetition.LONGEST_SHARED_RUN + 1
     windows = {c[i : i + width] for c in held_out for i in range(len(c) - width + 1)}
     assert not any(c[i : i + width] in windows for c in train for i in range(len(c) - width + 1))
 
 
-@pytest.mark.parametrize(
-    "pair", [("Isaiah 37", "2 Kings 19"), ("Psalms 53", "Psalms 14"), ("Mark 13", "Matthew 24")]
-)
+@pytest.mark.parametrize("pair", [("Isaiah 37", "2 Kings 19"), ("Psalms 53", "Psalms 14"), ("Mark 13", "Matthew 24")])
 def test_parallel_chapters_are_recognised(pair: tuple[str, str]) -> None:
     one, other = (next(c for c in chapters() if heading(c) == title) for title in pair)
     assert not repetition.overlap(one, [other]).acceptable
@@ -127,9 +123,7 @@ def test_overlap_is_exact_on_a_known_case() -> None:
 
 
 @pytest.fixture(scope="module", params=["alone", "auto"])
-def tokenizer(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> PreTrainedTokenizerBase:
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
     folder: Path = tmp_path_factory.mktemp("tokenizer")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         folder.joinpath(name).write_bytes(FOLDER.joinpath(name).read_bytes())
@@ -156,9 +150,7 @@ def test_the_configuration_names_the_end_of_text_token() -> None:
     assert (loaded.eos_token, loaded.bos_token, loaded.eos_token_id) == (END_OF_TEXT, END_OF_TEXT, 0)
 
 
-def test_a_token_covers_several_bytes_of_held_out_text(
-    tokenizer: PreTrainedTokenizerBase, held_out: list[str]
-) -> None:
+def test_a_token_covers_several_bytes_of_held_out_text(tokenizer: PreTrainedTokenizerBase, held_out: list[str]) -> None:
     tokens = sum(len(tokenizer(chapter).input_ids) for chapter in held_out)
     assert len(as_bytes(held_out)) / tokens > 3.0
 

@@ -32,8 +32,8 @@ def export(session: Session, run: Path, folder: Path, dtype: str | None) -> None
         raise ConfigError(f"{run} is no run's folder: it holds no plan.json", fix="name a folder below runs/")
     import torch
 
-    from xtuner_core.hf.copy import copy_checkpoint
     from xtuner_core.engine.loading import exported_folder
+    from xtuner_core.hf.copy import copy_checkpoint
 
     source = exported_folder(run)
     if dtype is None:

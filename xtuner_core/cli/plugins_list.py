@@ -11,6 +11,7 @@ from xtuner_core.cli.options import json_option
 from xtuner_core.cli.output import write_json, write_table
 from xtuner_core.discovery import CORE, Candidate, Discovery, discover
 
+
 @click.command("list")
 @json_option
 def list_plugins(as_json: bool) -> None:

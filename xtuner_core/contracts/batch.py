@@ -141,7 +141,8 @@ def pack(documents: Sequence[Document], *, capacity: int | None = None, bucket: 
     lengths = [len(document) for document in documents]
     total = sum(lengths)
     filler = 0 if capacity is None else capacity - total
-    assert documents and min(lengths) > 0 and filler >= 0, (lengths, capacity)
+    assert min(lengths, default=0) > 0, "a pack holds documents of at least one token"
+    assert filler >= 0, (lengths, capacity)
     positions = _positions(documents, filler)
     bounds = torch.tensor([0, *lengths] + [filler] * (filler > 0), dtype=torch.int32).cumsum(0, dtype=torch.int32)
     spare = -(len(bounds) - 1) % bucket

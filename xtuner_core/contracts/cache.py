@@ -24,5 +24,7 @@ class KeyValueCache(Protocol):
         window: int | None = None,
         sinks_H: Tensor | None = None,
     ) -> Tensor:
-        """Store the new keys and values of `layer`, and return the attention of the new queries over all that
-        their sequences hold, [T, H, C of the values]."""
+        """Store the new keys and values of `layer`, and attend over all that the queries' sequences hold.
+
+        :return: [T, H, C of the values].
+        """

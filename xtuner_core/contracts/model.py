@@ -87,8 +87,11 @@ class LanguageHead(Protocol):
     def __call__(
         self, hidden_TD: Tensor, targets_T: Tensor | None = None, *, entropy: bool = False
     ) -> Tensor | tuple[Tensor, Tensor | None]:
-        """Log-probabilities of `targets_T` (float [T]; 0 where the target is negative) and, where asked, the
-        entropy (float [T] or None); without targets the logits [T, V]."""
+        """Score targets, or return the logits [T, V] where there are none.
+
+        :return: log-probabilities of `targets_T`, float [T], 0 where the target is negative; and the entropy,
+            float [T], or None where it was not asked for.
+        """
 
 
 class Model(Protocol):

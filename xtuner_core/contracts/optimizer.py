@@ -47,9 +47,7 @@ class Optimizer(OperatorUser, Protocol):
 class OptimizerFactory(Protocol):
     """What an optimizer provider's `factory` names."""
 
-    def __call__(
-        self, config: Any, parameters: Sequence[OptimizedParameter], *, state_dtype: torch.dtype
-    ) -> Optimizer:
+    def __call__(self, config: Any, parameters: Sequence[OptimizedParameter], *, state_dtype: torch.dtype) -> Optimizer:
         """Build the optimizer; `state_dtype` is the precision's dtype of its states."""
 
 

@@ -24,9 +24,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError(
-                f"max_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0 are wanted, not {self}"
-            )
+            raise ValueError(f"max_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0 are wanted, not {self}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

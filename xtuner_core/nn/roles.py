@@ -58,9 +58,7 @@ def parameter_role(model: nn.Module) -> dict[str, tuple[str, int | None]]:
                 continue
             found = own.get(leaf, role)
             if found is None:
-                raise ContractError(
-                    f"parameter {name!r} has no role", fix="give the module that holds it one"
-                )
+                raise ContractError(f"parameter {name!r} has no role", fix="give the module that holds it one")
             roles[name] = (found, layer)
     return roles
 

@@ -47,9 +47,7 @@ class DecoderLayer(nn.Module):
 
     role = "layer"
 
-    def __init__(
-        self, layer: int, attention: Attention, feed_forward: MLP | MoE, norm: Callable[[], RMSNorm]
-    ) -> None:
+    def __init__(self, layer: int, attention: Attention, feed_forward: MLP | MoE, norm: Callable[[], RMSNorm]) -> None:
         super().__init__()
         self.layer = layer
         self.attention_norm = norm()

@@ -40,8 +40,6 @@ def xtuner_models() -> Iterable[ModelProvider[Any]]:
         config="xtuner_core_qwen3_moe.config:Qwen3MoeConfig",
         hf_model_types=("qwen3_moe",),
         presets=PRESETS,
-        depends_on_split={
-            "balance_scope=micro_batch": "the load-balancing loss takes its means over each micro-batch"
-        },
+        depends_on_split={"balance_scope=micro_batch": "the load-balancing loss takes its means over each micro-batch"},
         summary="Qwen3-MoE: QK-norm, grouped key-value heads, dropless softmax top-k experts",
     )
