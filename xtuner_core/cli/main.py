@@ -50,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     # GNU OpenMP's threads spin while they wait for each other; on cores that are shared with anything else that
     # makes a step ten times as long. It changes no result.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     session = Session()
     with warnings.catch_warnings():
         warnings.showwarning = show_warning(warnings.showwarning)
