@@ -6,7 +6,7 @@ The figure is the peak afterwards less what is resident before, so an earlier pe
 from __future__ import annotations
 
 import json
-import resource
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,6 @@ from xtuner_core.hf.read import read_weights
 from xtuner_core.hf.write import export
 
 MIB = 2**20
-PAGE = resource.getpagesize()
 TENSORS, TENSOR_BYTES, SHARD_BYTES = 64, 4 * MIB, 32 * MIB
 
 
@@ -40,10 +39,17 @@ class Wide(nn.Module):
         )
 
 
+def status(name: str) -> float:
+    """A figure of /proc/self/status, in MiB."""
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\d+) kB$", text, flags=re.MULTILINE).group(1)) / 1024
+
+
 def growth(action) -> float:
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+    resident = status("VmRSS")
     action()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident) / MIB
+    # Not getrusage: what that calls the peak is the parent's at the fork, where that was larger.
+    return status("VmHWM") - resident
 
 
 def main(folder: Path) -> None:
