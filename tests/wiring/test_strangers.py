@@ -113,6 +113,15 @@ def test_a_strangers_checkpoint_folder_finds_its_plugin_through_the_index(strang
     assert plan.origins["model.width"] == f"{tmp_path}/config.json"
 
 
+def test_a_strangers_model_goes_on_from_its_own_export(strangers, verses, tmp_path):
+    first = run(
+        compose(plugins=["bigram"], overrides=[*SMALL, *PRETRAIN, "export.enabled=true"]), folder=tmp_path / "one"
+    )
+    again = compose(overrides=[*SMALL, *PRETRAIN, f"model={first.folder / 'export'}"])
+    assert again.require().pick("model").plugin == "bigram"
+    assert run(again, folder=tmp_path / "two").status == "finished"
+
+
 def test_no_stranger_imports_more_than_the_cores_public_modules():
     allowed = ("xtuner_core.api", "xtuner_core.contracts", "xtuner_core.nn")
     sources = list((Path(__file__).parents[1] / "strangers").rglob("*.py"))

@@ -62,7 +62,7 @@ class ModelConfig(Protocol):
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> Self:
-        """From a Hugging Face `config.json`.
+        """From a Hugging Face `config.json`; keys that change nothing here (`dtype`, `architectures`) are passed over.
 
         :raises ValueError: the file asks for something that this model does not do; says which key.
         """

@@ -30,7 +30,7 @@ class BigramConfig:
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> Self:
         """From a `config.json` of model type `bigram`."""
-        return cls(**{name: value for name, value in config.items() if name != "model_type"})
+        return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` that `from_hf` reads."""
