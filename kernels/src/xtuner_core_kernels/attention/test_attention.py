@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xtuner_core_kernels.attention import cpu, reference
+from xtuner_core_kernels.attention import cpu, cpu_runs, reference
 from xtuner_core_kernels.operator import Implementation, Use
 from xtuner_core_kernels.testing import random, relative_error, worst_error
 
@@ -85,13 +85,45 @@ def test_cpu_survives_scores_far_from_zero() -> None:
 def test_cpu_runs_of_equal_documents_are_split_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = (20, 20, 20, 20, 20)
     inputs = [random(100, 2, 8), random(100, 2, 8, seed=1), random(100, 2, 8, seed=2)]
-    monkeypatch.setattr(cpu, "RUN_SCORES", 2 * 2 * 20 * 20)
+    monkeypatch.setattr(cpu_runs, "RUN_SCORES", 2 * 2 * 20 * 20)
 
     def use(call, parts):  # type: ignore[no-untyped-def]
         return call(*parts, boundaries(lengths), lengths, 0.3)
 
     error = worst_error(cpu.IMPLEMENTATION, reference.IMPLEMENTATION, inputs, use)
     assert error < cpu.IMPLEMENTATION.tolerance
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 17])
+def test_cpu_computes_again_what_it_may_not_keep(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, window: int | None
+) -> None:
+    lengths = (20, 20, 70, 129)
+    inputs = [random(239, 4, 8), random(239, 2, 8, seed=1), random(239, 2, 6, seed=2)]
+    monkeypatch.setattr(cpu, "KEEP_BYTES", 0)
+
+    def use(call, parts):  # type: ignore[no-untyped-def]
+        return call(*parts, boundaries(lengths), lengths, 0.3, causal, window)
+
+    error = worst_error(cpu.IMPLEMENTATION, reference.IMPLEMENTATION, inputs, use)
+    assert error < cpu.IMPLEMENTATION.tolerance
+
+
+def test_cpu_keeps_its_exponentials_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [random(70, 2, 8).float().requires_grad_() for _ in range(3)]
+    # One block of 64 queries that see 64 keys, one of 6 that see 70; two heads.
+    scores = 2 * (64 * 64 + 6 * 70)
+
+    def kept_bytes(budget: int) -> int:
+        monkeypatch.setattr(cpu, "KEEP_BYTES", budget)
+        saved: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+            cpu.attention(*inputs, boundaries((70,)), (70,), 0.3)
+        return sum(x.numel() * x.itemsize for x in saved)
+
+    statistics = 2 * 70 * 4
+    assert kept_bytes(4 * scores) - kept_bytes(4 * scores - 1) == 4 * scores - statistics
 
 
 def test_cpu_computes_bfloat16_in_float32() -> None:
