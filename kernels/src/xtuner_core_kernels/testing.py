@@ -29,16 +29,26 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def results_and_gradients(compute: Computation, inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """What ``compute`` returns for the inputs in that dtype, then the gradient of each input.
 
-    The loss is a fixed random combination of all floating-point results.
+    The loss is a fixed random combination of all floating-point results. Some releases of PyTorch cut the graph at a
+    result without elements; the gradients, which then have none either, are given all the same.
     """
     leaves = [part.to(dtype).detach().requires_grad_() for part in inputs]
     returned = compute(*leaves)
     results = [part for part in (returned if isinstance(returned, tuple) else (returned,)) if part is not None]
     results = [part for part in results if part.is_floating_point()]
     weights = [random(*part.shape, seed=100 + index).to(part.dtype) for index, part in enumerate(results)]
-    torch.autograd.backward(results, weights)
-    assert all(leaf.grad is not None for leaf in leaves)
-    return [*results, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+    assert all(part.requires_grad for part in results if part.numel())
+    attached = [index for index, part in enumerate(results) if part.requires_grad]
+    if attached:
+        torch.autograd.backward([results[index] for index in attached], [weights[index] for index in attached])
+    return [*results, *(_gradient(leaf, results) for leaf in leaves)]
+
+
+def _gradient(leaf: Tensor, results: Sequence[Tensor]) -> Tensor:
+    if leaf.grad is None:
+        assert not any(part.numel() for part in results), "an input received no gradient"
+        return torch.zeros_like(leaf)
+    return leaf.grad
 
 
 def worst_error(
