@@ -14,7 +14,7 @@ from xtuner_core.builtin.cpu.device import CpuDevice, open_device
 from xtuner_core.builtin.cpu.plugin import CPU
 from xtuner_core.builtin.cpu.probe import probe as probe_cpu
 from xtuner_core.builtin.cuda.device import open_device as open_cuda
-from xtuner_core.builtin.cuda.facts import facts_of
+from xtuner_core.builtin.cuda.facts import PEAKS, facts_of
 from xtuner_core.builtin.cuda.plugin import CUDA
 from xtuner_core.builtin.cuda.probe import count_devices
 from xtuner_core.builtin.cuda.probe import probe as probe_cuda
@@ -89,8 +89,13 @@ def test_hopper_computes_in_fp8_and_has_a_data_sheet_peak():
     facts = facts_of(chip("NVIDIA H100 80GB HBM3", 9, 0))
     assert {"dtype.bf16", "dtype.fp8"} <= facts.capabilities
     assert not facts.lacks
-    assert facts.peak_flops == {"bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1978.9e12}
+    assert facts.peak_flops == {"bfloat16": 989.4e12, "float16": 989.4e12, "float8_e4m3fn": 1978.9e12}
     assert facts.memory_bytes == 80 << 30
+
+
+def test_every_peak_is_named_by_a_dtype():
+    names = {name for peaks in PEAKS.values() for name in peaks}
+    assert all(isinstance(getattr(torch, name), torch.dtype) for name in names)
 
 
 def test_ampere_lacks_fp8_and_says_why():

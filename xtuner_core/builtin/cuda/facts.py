@@ -19,18 +19,18 @@ class Properties(Protocol):
 
 PEAKS: Mapping[str, Mapping[str, float]] = {
     # NVIDIA H100 Tensor Core GPU data sheet, columns SXM, PCIe and NVL, halved where it counts sparsity.
-    "H100 PCIe": {"bfloat16": 756e12, "float16": 756e12, "float8": 1513e12},
-    "H100 NVL": {"bfloat16": 835.5e12, "float16": 835.5e12, "float8": 1670.5e12},
-    "H100": {"bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1978.9e12},
+    "H100 PCIe": {"bfloat16": 756e12, "float16": 756e12, "float8_e4m3fn": 1513e12},
+    "H100 NVL": {"bfloat16": 835.5e12, "float16": 835.5e12, "float8_e4m3fn": 1670.5e12},
+    "H100": {"bfloat16": 989.4e12, "float16": 989.4e12, "float8_e4m3fn": 1978.9e12},
     # NVIDIA H200 and H800 data sheets: the same compute as H100 SXM.
-    "H200 NVL": {"bfloat16": 835.5e12, "float16": 835.5e12, "float8": 1670.5e12},
-    "H200": {"bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1978.9e12},
-    "H800": {"bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1978.9e12},
+    "H200 NVL": {"bfloat16": 835.5e12, "float16": 835.5e12, "float8_e4m3fn": 1670.5e12},
+    "H200": {"bfloat16": 989.4e12, "float16": 989.4e12, "float8_e4m3fn": 1978.9e12},
+    "H800": {"bfloat16": 989.4e12, "float16": 989.4e12, "float8_e4m3fn": 1978.9e12},
     # NVIDIA A100 and A800 data sheets.
     "A100": {"bfloat16": 312e12, "float16": 312e12},
     "A800": {"bfloat16": 312e12, "float16": 312e12},
     # NVIDIA L40S and A10 data sheets.
-    "L40S": {"bfloat16": 362.05e12, "float16": 362.05e12, "float8": 733e12},
+    "L40S": {"bfloat16": 362.05e12, "float16": 362.05e12, "float8_e4m3fn": 733e12},
     "A10": {"bfloat16": 125e12, "float16": 125e12},
 }
 """Dense FLOP/s by dtype. The first entry whose words all stand in the chip's name counts."""
