@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "cpu_step.json")
     chosen = parser.parse_args()
     # As the command `xtuner-core` does, before torch is imported: for both sides alike, they share the process.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     warn_of_load()
     whole = read_result(chosen.output)
     for name in _SIZES if chosen.size == "all" else [chosen.size]:
