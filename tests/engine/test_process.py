@@ -76,6 +76,15 @@ def test_the_devices_generator_is_seeded_and_put_back():
         assert torch.equal(torch.rand(1), first)
 
 
+@pytest.fixture
+def _interruptible():
+    """Python's own SIGINT handler, which a shell that starts this in the background has taken away."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, found)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_a_first_signal_stops_the_run_and_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     handle = RunHandle()
