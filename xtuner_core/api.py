@@ -8,6 +8,7 @@ from xtuner_core.hookspecs import CONTRACT, hookimpl
 from xtuner_core.records import (
     AlgorithmProvider,
     Command,
+    DatasetProvider,
     DeviceProvider,
     Hint,
     Lack,
@@ -26,6 +27,7 @@ __all__ = [
     "CONTRACT",
     "AlgorithmProvider",
     "Command",
+    "DatasetProvider",
     "DeviceProvider",
     "Hint",
     "Lack",

@@ -181,6 +181,16 @@ class AlgorithmProvider(Provider[Config]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetProvider(Provider[Config]):
+    """A kind of dataset."""
+
+    slot: str = "dataset"
+    suffixes: tuple[str, ...] = ()
+    """Endings of files that it reads (`.jsonl`, `.jsonl.gz`): `dataset=FILE` finds it by them, and sets the field
+    `path` of its configuration. The offers index lists each as `file/jsonl.gz`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """A command that a plugin adds: `xtuner-core NAME …`."""
 

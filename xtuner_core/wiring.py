@@ -114,7 +114,7 @@ class _Run:
                 determinism(is_deterministic(parts, device)),
                 device_seeded(parts.core.seed, device),
             ):
-                return self._train(wire(parts, device, self._home), facts)
+                return self._train(wire(parts, device, self._home, self._warn), facts)
         except BaseException as error:
             self._tell_end("failed", {"error": f"{type(error).__name__}: {error}"})
             raise
@@ -179,6 +179,9 @@ class _Run:
     def _tell_end(self, status: str, summary: Mapping[str, Any]) -> None:
         seconds = perf_counter() - self._start
         self._observers.on_end(RunEnd(status=status, steps=self._steps_taken, seconds=seconds, summary=summary))
+
+    def _warn(self, event: str, values: Mapping[str, Any]) -> None:
+        self._log.warning(event, **values)
 
     def _report(self, failure: ObserverFailure, error: Exception) -> None:
         log = self._log.bind(plugin=failure.plugin, slot="observer")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
@@ -16,6 +16,7 @@ from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.loss import TokenScores
 from xtuner_core.contracts.observer import RunStep
 from xtuner_core.contracts.sampling import Sample, Sampling
+from xtuner_core.data.memory import TextCorpus
 
 
 class ByteTokenizer:
@@ -30,16 +31,6 @@ class ByteTokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return bytes(token - 1 for token in token_ids if token).decode(errors="replace")
-
-
-@dataclass
-class Texts:
-    train: list[str]
-    held_out: list[str]
-    tokenizer: Path | None = None
-
-    def texts(self, split: str) -> Iterator[str]:
-        return iter(getattr(self, split))
 
 
 @dataclass
@@ -66,9 +57,11 @@ def services(tmp_path: Path) -> Callable[..., Services]:
         return Services(
             engine=engine or UniformEngine(),
             tokenizer=ByteTokenizer(),
-            corpora={"texts": Texts(train, held_out)},
+            corpora={"texts": TextCorpus("texts", train, held_out)},
             seed=seed,
             folder=tmp_path,
+            cache=tmp_path / "cache",
+            report=lambda event, values: None,
         )
 
     return make

@@ -4,14 +4,12 @@ from pathlib import Path
 
 from xtuner_core import Host, RunHandle, compose, run
 from xtuner_core.api import PluginInfo, Provider, hookimpl
+from xtuner_core.data.memory import TextCorpus
 
 
-class Texts:
-    def __init__(self, config):
-        self.tokenizer = None  # the setting `tokenizer` names one
-
-    def texts(self, split):
-        return [f"{split} {n}: the quick brown fox jumps over the lazy dog" for n in range(60)]
+def open_texts(config, *, cache):
+    texts = [f"{n}: the quick brown fox jumps over the lazy dog" for n in range(60)]
+    return TextCorpus("ours", train=texts[:50], held_out=texts[50:])
 
 
 class Plugin:
@@ -21,7 +19,7 @@ class Plugin:
 
     @hookimpl
     def xtuner_providers(self):
-        return [Provider(slot="dataset", name="ours", factory=f"{__name__}:Texts", summary="the platform's texts")]
+        return [Provider(slot="dataset", name="ours", factory=f"{__name__}:open_texts", summary="the platform's texts")]
 
 
 class Watch:

@@ -99,17 +99,16 @@ def test_a_tokenizer_that_is_not_there_is_refused(run_here, tmp_path):
 MUTE = """
 from xtuner_core.api import PluginInfo, Provider, hookimpl
 
-class Corpus:
-    tokenizer = None
-    def __init__(self, config): pass
-    def texts(self, split): return ["a text without a tokenizer"]
+def open_corpus(config, *, cache):
+    from xtuner_core.data.memory import TextCorpus
+    return TextCorpus("mute", ["a text without a tokenizer"])
 
 @hookimpl
 def xtuner_plugin(): return PluginInfo(contract="1.0", summary="texts without a tokenizer")
 
 @hookimpl
 def xtuner_providers():
-    return [Provider(slot="dataset", name="mute", factory="mute_texts:Corpus", summary="texts without a tokenizer")]
+    return [Provider(slot="dataset", name="mute", factory="mute_texts:open_corpus", summary="mute texts")]
 """
 
 

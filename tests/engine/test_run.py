@@ -30,6 +30,7 @@ from xtuner_core.api import (
 )
 from xtuner_core.builtin.cpu.device import CpuDevice
 from xtuner_core.contracts.counts import ParameterCount
+from xtuner_core.data.memory import TextCorpus
 from xtuner_core.engine.build import operator_rows
 from xtuner_core.errors import ComposeError, DataError, RunError, UsageError
 from xtuner_core.parts import Parts
@@ -66,13 +67,13 @@ class TextsConfig:
     """Folder of the tokenizer that it brings."""
 
 
-class Texts:
-    def __init__(self, config: TextsConfig) -> None:
-        self.tokenizer = Path(config.tokenizer) if config.tokenizer else None
+def open_texts(config: TextsConfig, *, cache: Path) -> TextCorpus:
+    def draw(split: str) -> list[str]:
+        source = random.Random(split)
+        return ["".join(source.choice(["abra", "cadabra ", "simsala "]) for _ in range(20)) for _ in range(12)]
 
-    def texts(self, split: str) -> Iterable[str]:
-        draw = random.Random(split)
-        return ["".join(draw.choice(["abra", "cadabra ", "simsala "]) for _ in range(20)) for _ in range(12)]
+    tokenizer = Path(config.tokenizer) if config.tokenizer else None
+    return TextCorpus("texts", draw("train"), draw("held_out"), tokenizer=tokenizer)
 
 
 class Strategy:
@@ -140,7 +141,7 @@ class Toys:
 
     @hookimpl
     def xtuner_providers(self) -> list[Provider[Any]]:
-        factory, config = f"{HERE}:Texts", f"{HERE}:TextsConfig"
+        factory, config = f"{HERE}:open_texts", f"{HERE}:TextsConfig"
         return [Provider(slot="dataset", name="texts", factory=factory, config=config, summary="texts")]
 
     @hookimpl

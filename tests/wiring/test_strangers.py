@@ -26,12 +26,11 @@ CORPUS = """
 from importlib.resources import files
 from pathlib import Path
 
-class Corpus:
-    tokenizer = Path(str(files("xtuner_core.builtin.kjv")))
-    def __init__(self, config):
-        pass
-    def texts(self, split):
-        return iter(["In the beginning God created the heaven and the earth."] * 8)
+from xtuner_core.data.memory import TextCorpus
+
+def open_corpus(config, *, cache):
+    texts = ["In the beginning God created the heaven and the earth."] * 8
+    return TextCorpus("verses", texts, texts, tokenizer=Path(str(files("xtuner_core.builtin.kjv"))))
 """
 
 
@@ -46,7 +45,7 @@ def xtuner_plugin():
     return PluginInfo(contract="1.0", summary="eight verses")
 @hookimpl
 def xtuner_providers():
-    return [Provider(slot="dataset", name="verses", factory="stranger_verses.plugin:Corpus", summary="eight verses")]
+    return [Provider(slot="dataset", name="verses", factory="stranger_verses.plugin:open_corpus", summary="verses")]
 """
     return install("verses", text, offers=["dataset/verses"]).parent
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from xtuner_core.config.root import DataConfig
 from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.dataset import Corpus
 from xtuner_core.contracts.loss import TokenScores
@@ -48,6 +49,10 @@ class Engine(Protocol):
         """Continue prompts with the model as it stands."""
 
 
+Report = Callable[[str, Mapping[str, Any]], None]
+"""Writes a warning to the run's log: an event, and its values."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What the core hands to an algorithm's factory."""
@@ -59,6 +64,11 @@ class Services:
     seed: int
     folder: Path
     """The run's folder; an algorithm writes below `folder / "artifacts"`."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The run's settings for reading, tokenising and packing."""
+    cache: Path
+    """Folder for what can be made again (tokenised data), shared by all runs; may not exist yet."""
+    report: Report
 
 
 class Algorithm(Protocol):

@@ -16,6 +16,11 @@ IGNORE = -100
 """Label of a position at which nothing is to be predicted."""
 
 
+DATASET = "dataset"
+"""Named field, int64 [D]: which of the run's datasets a document is from, in the order of its picks. Where a batch
+has it, the engine tells the loss of each dataset apart."""
+
+
 class Axis(StrEnum):
     """What the first dim of a named field counts."""
 

@@ -16,6 +16,8 @@ class RunStart:
 
     folder: Path
     steps: int
+    steps_done: int = 0
+    """Steps that a resumed run has behind it; what an observer recorded of later ones is void."""
     summary: Mapping[str, Any]
     """Model, parameters, device, precision, operators: plain data."""
 

@@ -22,6 +22,10 @@ class OptimizedParameter:
     layer: int | None
     tensor: Tensor
     """What is updated: the parameter, or its master copy in the precision's parameter dtype."""
+    learning_rate_factor: float = 1.0
+    """Multiplies the learning rate of the step, as the run's rules for this role and layer say."""
+    weight_decay: float | None = None
+    """As the run's rules say; None leaves it to the optimizer's configuration."""
 
 
 class Optimizer(OperatorUser, Protocol):

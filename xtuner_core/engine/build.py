@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from xtuner_core.contracts.algorithm import Algorithm, Services
+from xtuner_core.contracts.algorithm import Algorithm, Report, Services
 from xtuner_core.contracts.device import Device
 from xtuner_core.contracts.loss import Loss
 from xtuner_core.contracts.model import Model
@@ -19,7 +19,7 @@ from xtuner_core.contracts.parallelism import Parallelism, RankContext
 from xtuner_core.contracts.precision import Precision, PrecisionPolicy
 from xtuner_core.contracts.tokenizer import Tokenizer
 from xtuner_core.engine.engine import Engine
-from xtuner_core.engine.inputs import check_vocabulary, choose_tokenizer, is_deterministic, open_corpora
+from xtuner_core.engine.inputs import cache_folder, check_vocabulary, choose_tokenizer, is_deterministic, open_corpora
 from xtuner_core.engine.masters import MasterWeights, lift, master_weights
 from xtuner_core.engine.operators import OperatorBinder, OperatorRow
 from xtuner_core.engine.process import default_dtype
@@ -55,10 +55,11 @@ class Blueprint:
     binder: OperatorBinder
 
 
-def wire(parts: Parts, device: Device, folder: Path) -> Wired:
+def wire(parts: Parts, device: Device, folder: Path, report: Report) -> Wired:
     """Build everything that a run needs.
 
     :param folder: the run's.
+    :param report: writes a warning to the run's log.
     :raises XTunerCoreError: a text, a checkpoint or a combination that cannot be used.
     """
     corpora = open_corpora(parts)
@@ -67,7 +68,16 @@ def wire(parts: Parts, device: Device, folder: Path) -> Wired:
     check_vocabulary(drawn.model, tokenizer)
     fill(parts, drawn.model, device)
     engine = _engine(parts, drawn, device)
-    services = Services(engine=engine, tokenizer=tokenizer, corpora=corpora, seed=parts.core.seed, folder=folder)
+    services = Services(
+        engine=engine,
+        tokenizer=tokenizer,
+        corpora=corpora,
+        seed=parts.core.seed,
+        folder=folder,
+        data=parts.core.data,
+        cache=cache_folder(parts),
+        report=report,
+    )
     return Wired(engine=engine, algorithm=parts.make("algorithm", services), tokenizer=tokenizer)
 
 

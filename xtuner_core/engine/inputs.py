@@ -45,7 +45,14 @@ def is_deterministic(parts: Parts, device: Device) -> bool:
 
 def open_corpora(parts: Parts) -> dict[str, Corpus]:
     """Open the run's datasets, by the name of their entry."""
-    return {pick.key.rpartition(".")[2]: parts.make(pick.key) for pick in parts.plan.picked("dataset")}
+    cache = cache_folder(parts)
+    return {pick.key.rpartition(".")[2]: parts.make(pick.key, cache=cache) for pick in parts.plan.picked("dataset")}
+
+
+def cache_folder(parts: Parts) -> Path:
+    """Folder of what can be made again, shared by all runs."""
+    settings = parts.core.data
+    return Path(parts.core.output) / ".cache" if settings.cache is None else Path(settings.cache).expanduser()
 
 
 def choose_tokenizer(parts: Parts, corpora: Mapping[str, Corpus]) -> Tokenizer:

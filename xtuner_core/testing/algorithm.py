@@ -21,7 +21,7 @@ from xtuner_core.registry import Offer
 from xtuner_core.testing.batches import check_batch, same_batches
 from xtuner_core.testing.fake_engine import FakeEngine, step_result
 from xtuner_core.testing.suite import OfferSuite
-from xtuner_core.testing.tiny_texts import TOKENIZER, TinyTexts
+from xtuner_core.testing.tiny_texts import TOKENIZER, tiny_texts
 
 
 class AlgorithmContract(OfferSuite):
@@ -31,7 +31,7 @@ class AlgorithmContract(OfferSuite):
 
     def corpora(self) -> Mapping[str, Corpus]:
         """The run's datasets; override it where the algorithm reads others than plain texts."""
-        return {"tiny_texts": TinyTexts()}
+        return {"tiny_texts": tiny_texts()}
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer: that of bytes."""
@@ -61,7 +61,15 @@ class AlgorithmContract(OfferSuite):
         """What it is handed."""
         tokenizer = self.tokenizer()
         engine = FakeEngine(tokenizer.size)
-        return Services(engine=engine, tokenizer=tokenizer, corpora=self.corpora(), seed=seed, folder=folder)
+        return Services(
+            engine=engine,
+            tokenizer=tokenizer,
+            corpora=self.corpora(),
+            seed=seed,
+            folder=folder,
+            cache=folder / "cache",
+            report=lambda event, values: None,
+        )
 
     def test_its_batches_are_well_formed_and_of_the_promised_size(self, make: Any, config: Any) -> None:
         """On the CPU, labels and weights made, the filler outside everything."""

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from xtuner_core.contracts.dataset import Split
+from xtuner_core.data.memory import TextCorpus
 
 WORDS = ("abra", "cadabra", "hocus", "pocus", "simsala", "bim")
 TOKENIZER = Path(str(files("xtuner_core.testing").joinpath("tokenizer")))
@@ -15,20 +16,18 @@ TOKENIZER = Path(str(files("xtuner_core.testing").joinpath("tokenizer")))
 DOCUMENTS = {"train": 100, "held_out": 8}
 
 
-class TinyTexts:
-    """Texts of 10 to 30 words."""
-
-    def __init__(self) -> None:
-        self.tokenizer: Path | None = TOKENIZER
-
-    def texts(self, split: Split) -> Iterator[str]:
-        """Yield the texts of a part, always the same."""
-        draw = random.Random(split)
-        for _ in range(DOCUMENTS[split]):
-            yield " ".join(draw.choices(WORDS, k=draw.randint(10, 30)))
+def tiny_texts() -> TextCorpus:
+    """Texts of 10 to 30 words, always the same."""
+    return TextCorpus("tiny_texts", _texts("train"), _texts("held_out"), tokenizer=TOKENIZER)
 
 
-def open_texts(config: None) -> TinyTexts:
+def _texts(split: Split) -> Iterator[str]:
+    draw = random.Random(split)
+    for _ in range(DOCUMENTS[split]):
+        yield " ".join(draw.choices(WORDS, k=draw.randint(10, 30)))
+
+
+def open_texts(config: None, *, cache: Path) -> TextCorpus:
     """Open the texts; there is nothing to configure."""
-    del config
-    return TinyTexts()
+    del config, cache
+    return tiny_texts()

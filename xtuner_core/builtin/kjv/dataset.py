@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from xtuner_core.builtin.kjv.text import documents
-from xtuner_core.contracts.dataset import Split
+from xtuner_core.data.memory import TextCorpus
 
 
-class KjvCorpus:
-    """One document a chapter, in canonical order."""
-
-    def __init__(self) -> None:
-        self.tokenizer: Path | None = Path(str(files(__package__)))
-
-    def texts(self, split: Split) -> Iterator[str]:
-        """Yield the chapters of a part."""
-        return iter(documents(split))
-
-
-def open_corpus(config: None) -> KjvCorpus:
-    """Open the bundled text; there is nothing to configure."""
-    del config
-    return KjvCorpus()
+def open_corpus(config: None, *, cache: Path) -> TextCorpus:
+    """Open the bundled text, one document a chapter in canonical order; there is nothing to configure."""
+    del config, cache
+    folder = Path(str(files(__package__)))
+    return TextCorpus("kjv", documents("train"), documents("held_out"), tokenizer=folder)

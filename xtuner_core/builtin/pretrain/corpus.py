@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xtuner_core.builtin.pretrain.config import PretrainConfig
 from xtuner_core.contracts.batch import Document
-from xtuner_core.contracts.dataset import Corpus, Split
+from xtuner_core.contracts.dataset import Corpus, Split, TextRecord
 from xtuner_core.contracts.tokenizer import Tokenizer
 from xtuner_core.data.tokenise import count_split, cut, tokenise, windows
 from xtuner_core.errors import DataError
@@ -37,7 +37,10 @@ class HeldOutText:
 
 def read_texts(corpora: Mapping[str, Corpus], split: Split) -> list[str]:
     """Read all documents of a part, dataset by dataset."""
-    return [text for corpus in corpora.values() for text in corpus.texts(split)]
+    records = [
+        record for corpus in corpora.values() for shard in corpus.shards(split) for record in corpus.read(split, shard)
+    ]
+    return [record.text for record in records if isinstance(record, TextRecord)]
 
 
 def training_text(texts: Sequence[str], tokenizer: Tokenizer, config: PretrainConfig) -> TrainingText:

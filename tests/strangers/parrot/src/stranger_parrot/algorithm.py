@@ -16,7 +16,8 @@ class Parrot:
         self.steps = config.steps
         self._done = 0
         corpus = next(iter(services.corpora.values()))
-        ids = services.tokenizer.encode(next(iter(corpus.texts("train"))))
+        record: Any = next(iter(corpus.read("train", corpus.shards("train")[0])))
+        ids = services.tokenizer.encode(record.text)
         self._batch = pack([Document.of(ids[: config.tokens])])
 
     def batches(self) -> Iterator[Sequence[PackedBatch]]:
