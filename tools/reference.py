@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from xtuner_core import Host, contracts, hookspecs, records
 from xtuner_core.capabilities import CAPABILITIES
@@ -180,8 +180,12 @@ def _keys(cls: type, prefix: str) -> Iterator[list[str]]:
     hints = get_type_hints(cls)
     for item in describe(cls):
         kind = hints[item["name"]]
+        inside = next((each for each in get_args(kind) if is_dataclass(each)), None)
         if is_dataclass(kind):
             yield from _keys(kind, f"{prefix}{item['name']}.")  # type: ignore[arg-type]
+        elif inside is not None:
+            yield [f"`{prefix}{item['name']}`", f"list of `{inside.__name__}`", "`[]`", item["doc"]]
+            yield from _keys(inside, f"{prefix}{item['name']}[].")
         else:
             yield [f"`{prefix}{item['name']}`", f"`{item['type']}`", f"`{item['default']!r}`", item["doc"]]
 

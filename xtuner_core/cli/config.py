@@ -6,7 +6,12 @@ import click
 
 from xtuner_core.cli.group import LazyGroup
 
+COMMANDS = {
+    "show": "xtuner_core.cli.config_show:show",
+    "schema": "xtuner_core.cli.config_schema:schema",
+}
 
-@click.group(cls=LazyGroup, lazy={"show": "xtuner_core.cli.config_show:show"})
+
+@click.group(cls=LazyGroup, lazy=COMMANDS)
 def config() -> None:
-    """Show the configuration of a run."""
+    """Show the configuration of a run, or the schema of a recipe."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from xtuner_core.config.pick import pick_fields
 
@@ -63,11 +64,21 @@ def json_schema(cls: type) -> dict[str, Any]:
     return schema
 
 
+def nested_dataclasses(cls: type) -> Iterator[type]:
+    """Every dataclass that the fields of one hold, however deep, in lists and mappings too."""
+    waiting: list[Any] = list(get_type_hints(cls).values())
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield kind
+            waiting += get_type_hints(kind).values()
+        waiting += get_args(kind)
+
+
 def _parts(cls: type, schema: dict[str, Any]) -> list[tuple[dict[str, Any], type]]:
     """The schema of a dataclass and of those nested in it."""
-    nested = {kind.__name__: kind for kind in get_type_hints(cls).values() if isinstance(kind, type)}
     definitions = schema.get("$defs", {})
-    inner = [(definitions[name], kind) for name, kind in nested.items() if name in definitions]
+    inner = [(definitions[k.__name__], k) for k in nested_dataclasses(cls) if k.__name__ in definitions]
     return [(schema, cls), *inner]
 
 
