@@ -31,6 +31,8 @@ class StepResult:
     """Of the wall, from the batch on the host to the updated weights."""
     auxiliary: Mapping[str, float] = field(default_factory=dict)
     """Auxiliary losses as added to the main one, coefficients included."""
+    loss_by_dataset: Mapping[str, float] = field(default_factory=dict)
+    """Main loss of each dataset that the step trained on, where the run has several and the batches tell them apart."""
     statistics: Mapping[str, Any] = field(default_factory=dict)
     """The model's statistics summed over the step, as nested lists of numbers."""
     skipped: bool = False

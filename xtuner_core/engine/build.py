@@ -67,7 +67,7 @@ def wire(parts: Parts, device: Device, folder: Path, report: Report) -> Wired:
     drawn = draw(parts, device)
     check_vocabulary(drawn.model, tokenizer)
     fill(parts, drawn.model, device)
-    engine = _engine(parts, drawn, device)
+    engine = _engine(parts, drawn, device, tuple(corpora))
     services = Services(
         engine=engine,
         tokenizer=tokenizer,
@@ -141,7 +141,7 @@ def fill(parts: Parts, model: nn.Module, device: Device) -> None:
         initialise(model, weight_map, parts.core.seed)
 
 
-def _engine(parts: Parts, drawn: Blueprint, device: Device) -> Engine:
+def _engine(parts: Parts, drawn: Blueprint, device: Device, datasets: tuple[str, ...]) -> Engine:
     masters = master_weights(drawn.model, drawn.policy, drawn.followers)
     return Engine(
         model=drawn.model,
@@ -153,6 +153,7 @@ def _engine(parts: Parts, drawn: Blueprint, device: Device) -> Engine:
         masters=masters,
         clip_norm=parts.core.engine.clip_norm,
         operators=drawn.binder.rows,
+        datasets=datasets,
     )
 
 

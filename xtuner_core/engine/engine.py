@@ -35,6 +35,8 @@ class Engine:
     clip_norm: float | None
     operators: tuple[OperatorRow, ...] = ()
     """What was bound, for display."""
+    datasets: tuple[str, ...] = ()
+    """Names of the run's datasets, in the order of the batches' field `DATASET`."""
     steps_taken: int = 0
     """Those that were skipped included."""
 
@@ -56,7 +58,7 @@ class Engine:
         """
         step = self.steps_taken + 1
         learning_rate = self.optimizer.learning_rate * self.schedule(step, steps)
-        totals = StepTotals.of(self.loss, batches)
+        totals = StepTotals.of(self.loss, batches, self.datasets)
         result = self._stepper(batches, totals, step=step, learning_rate=learning_rate)
         self.steps_taken = step
         return result

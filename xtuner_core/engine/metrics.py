@@ -61,7 +61,13 @@ class Meter:
             model_flops_per_second=rate,
             mfu=None if self._peak_flops is None else rate / self._peak_flops,
             memory_peak_bytes=self._device.memory().peak,
-            metrics={"seconds.wait": waited, "skipped_steps": self.skipped, **imbalance(result.statistics), **more},
+            metrics={
+                "seconds.wait": waited,
+                "skipped_steps": self.skipped,
+                **{f"loss.{name}": loss for name, loss in result.loss_by_dataset.items()},
+                **imbalance(result.statistics),
+                **more,
+            },
         )
 
 

@@ -6,7 +6,7 @@ T tokens, D model width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.loss import Loss, TokenScores
 from xtuner_core.contracts.model import ModelOutput, Prediction
+from xtuner_core.engine import by_dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +25,20 @@ class StepTotals:
     """Of the main loss."""
     tokens: int
     """Real tokens."""
+    datasets: Mapping[str, float] = field(default_factory=dict)
+    """Denominator of the main loss by the name of the dataset; none where they are not told apart."""
 
     @classmethod
-    def of(cls, loss: Loss, batches: Sequence[PackedBatch]) -> Self:
-        """Sum over the micro-batches, which are still on the host, so that no device is waited for."""
-        denominator = sum(float(loss.denominator(batch)) for batch in batches)
-        return cls(denominator=denominator, tokens=sum(batch.tokens for batch in batches))
+    def of(cls, loss: Loss, batches: Sequence[PackedBatch], datasets: Sequence[str] = ()) -> Self:
+        """Sum over the micro-batches, which are still on the host, so that no device is waited for.
+
+        :param datasets: names of the run's datasets.
+        """
+        return cls(
+            denominator=sum(float(loss.denominator(batch)) for batch in batches),
+            tokens=sum(batch.tokens for batch in batches),
+            datasets=by_dataset.denominators(loss, batches, datasets),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,8 @@ class Terms:
     """Scalars by name, as they are added up; the first is the main loss."""
     statistics: Mapping[str, Tensor]
     """The model's sums over real tokens."""
+    datasets: Tensor | None = None
+    """Float [N]: the main loss by dataset, without gradient; None where they are not told apart."""
 
     def total(self) -> Tensor:
         """Add the parts up to the scalar that is differentiated."""
@@ -63,15 +74,22 @@ class Objective:
         output: ModelOutput = self._model(batch)
         # A step without a single weight has sums of zero, which no denominator changes.
         denominator, tokens = totals.denominator or 1.0, max(totals.tokens, 1)
-        predicted = {p.name: p.weight / denominator * self._sum(p, batch) for p in output.predictions}
+        scored = [(p, *self._score(p, batch)) for p in output.predictions]
+        predicted = {p.name: p.weight / denominator * self._loss.total(scores, seen) for p, scores, seen in scored}
         auxiliary = {a.name: a.coefficient / tokens * a.total for a in output.auxiliary}
         assert len(predicted) + len(auxiliary) == len({**predicted, **auxiliary}), "two losses bear one name"
-        return Terms(parts={**predicted, **auxiliary}, statistics=output.statistics)
+        _, scores, seen = scored[0]
+        return Terms(
+            parts={**predicted, **auxiliary},
+            statistics=output.statistics,
+            datasets=by_dataset.losses(self._loss, scores, seen, tuple(totals.datasets.values())),
+        )
 
-    def _sum(self, prediction: Prediction, batch: PackedBatch) -> Tensor:
+    def _score(self, prediction: Prediction, batch: PackedBatch) -> tuple[TokenScores, PackedBatch]:
+        """Score a prediction; gives the scores and the batch with the labels that it names."""
         targets_T = batch.named(prediction.labels)
         seen = batch if prediction.labels == "labels" else replace(batch, labels=targets_T)
-        return self._loss.total(score(self._model, prediction, targets_T, entropy=self._loss.entropy), seen)
+        return score(self._model, prediction, targets_T, entropy=self._loss.entropy), seen
 
 
 def score(model: nn.Module, prediction: Prediction, targets_T: Tensor, *, entropy: bool) -> TokenScores:

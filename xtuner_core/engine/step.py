@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xtuner_core.contracts.algorithm import StepResult
 from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.optimizer import Optimizer
+from xtuner_core.engine.by_dataset import by_name
 from xtuner_core.engine.gradients import gradient_norm
 from xtuner_core.engine.masters import MasterWeights
 from xtuner_core.engine.objective import Objective, StepTotals
@@ -78,11 +79,12 @@ class Stepper:
         :param totals: of all micro-batches together (`StepTotals.of`).
         """
         start, times = perf_counter(), Times()
-        losses, statistics = self._differentiate(batches, totals, times)
+        losses, statistics, datasets = self._differentiate(batches, totals, times)
         with times.of("backward"):
             grads = self._masters.gradients.sums()
             # The one place where the host waits for the device.
-            scalars, summed = read({**losses.tensors, _NORM: gradient_norm(grads)}, statistics.tensors)
+            wanted = {**losses.tensors, _NORM: gradient_norm(grads)}
+            scalars, summed = read(wanted, {**statistics.tensors, **datasets.tensors})
         applied = all(math.isfinite(value) for value in scalars.values())
         norm = scalars.pop(_NORM)
         with times.of("optimizer"):
@@ -98,13 +100,16 @@ class Stepper:
             tokens=totals.tokens,
             seconds=perf_counter() - start,
             auxiliary=dict(auxiliary),
+            loss_by_dataset=by_name(totals.datasets, summed.pop(_DATASETS, ())),
             statistics=summed,
             skipped=not applied,
             times=dict(times),
         )
 
-    def _differentiate(self, batches: Sequence[PackedBatch], totals: StepTotals, times: Times) -> tuple[Sums, Sums]:
-        losses, statistics = Sums(), Sums()
+    def _differentiate(
+        self, batches: Sequence[PackedBatch], totals: StepTotals, times: Times
+    ) -> tuple[Sums, Sums, Sums]:
+        losses, statistics, datasets = Sums(), Sums(), Sums()
         for batch in batches:
             with times.of("data"):
                 batch = batch.to(self._device)
@@ -114,7 +119,8 @@ class Stepper:
                 torch.autograd.backward(terms.total())
             losses.add(terms.parts)
             statistics.add(terms.statistics)
-        return losses, statistics
+            datasets.add({} if terms.datasets is None else {_DATASETS: terms.datasets})
+        return losses, statistics, datasets
 
     def _apply(
         self, grads: Sequence[Tensor], norm: float, learning_rate: float, statistics: Mapping[str, Tensor]
@@ -129,6 +135,8 @@ class Stepper:
 
 _NORM = "\0norm"
 """Stands among the losses while they are read; no loss bears such a name."""
+_DATASETS = "\0datasets"
+"""Stands among the statistics while they are read."""
 
 
 def read(scalars: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:

@@ -53,7 +53,8 @@ def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif hasattr(value, "__dataclass_fields__"):
         # The step's own names are unique and need no prefix; `result` is only where they are kept.
         for each in fields(value):
-            yield from _items(each.name, getattr(value, each.name))
+            if each.name != "loss_by_dataset":  # stands among the metrics
+                yield from _items(each.name, getattr(value, each.name))
     else:
         yield name, _plain(value)
 
