@@ -151,8 +151,9 @@ class Plan:
         file = run / "plan.json" if run.is_dir() else run
         try:
             text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{run} is no run's folder: {file} cannot be read ({error.strerror})") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise ConfigError(f"{run} is no run's folder: {file} cannot be read ({reason})") from error
         return cls.from_json(text, str(file))
 
 
