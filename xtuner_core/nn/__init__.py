@@ -11,8 +11,10 @@ from xtuner_core.nn.moe import Dispatched, Experts, LocalDispatcher, MoE, MoEAux
 from xtuner_core.nn.norm import RMSNorm
 from xtuner_core.nn.operators import OperatorModule
 from xtuner_core.nn.roles import iter_roles, parameter_role, select, set_role
-from xtuner_core.nn.rope import RotaryConfig, RotaryTable, default_frequencies
+from xtuner_core.nn.rope import Frequencies, RotaryConfig, RotaryTable, default_frequencies
+from xtuner_core.nn.rope_scaling import Llama3Frequencies
 from xtuner_core.nn.transformer import CausalLM, DecoderLayer, Pack
+from xtuner_core.nn.weight_entries import attention_entries, fused_entries, linear_entries, mlp_entries, norm_entry
 
 __all__ = [
     "MLP",
@@ -23,6 +25,8 @@ __all__ = [
     "DecoderLayer",
     "Dispatched",
     "Experts",
+    "Frequencies",
+    "Llama3Frequencies",
     "LocalDispatcher",
     "MoE",
     "MoEAuxiliary",
@@ -36,8 +40,13 @@ __all__ = [
     "Segments",
     "TokenEmbedding",
     "TokenHead",
+    "attention_entries",
     "default_frequencies",
+    "fused_entries",
     "iter_roles",
+    "linear_entries",
+    "mlp_entries",
+    "norm_entry",
     "parameter_role",
     "select",
     "set_role",

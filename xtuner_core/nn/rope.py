@@ -25,7 +25,7 @@ class RotaryConfig:
 
 Frequencies: TypeAlias = Callable[[RotaryConfig, torch.dtype], tuple[Tensor, float]]
 """From a configuration and a dtype to the inverse frequencies [P/2] on the CPU and a factor on cosine and
-sine. Scaled variants (linear, YaRN, Llama 3) are further functions of this type."""
+sine. Scaled variants are further functions of this type (`rope_scaling`)."""
 
 
 def default_frequencies(config: RotaryConfig, dtype: torch.dtype) -> tuple[Tensor, float]:
