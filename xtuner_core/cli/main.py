@@ -22,6 +22,7 @@ COMMANDS = {
     "config": "xtuner_core.cli.config:config",
     "export": "xtuner_core.cli.export:export",
     "generate": "xtuner_core.cli.generate:generate",
+    "runs": "xtuner_core.cli.runs:runs",
     "doctor": "xtuner_core.cli.doctor:doctor",
 }
 

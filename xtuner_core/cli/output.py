@@ -15,12 +15,12 @@ def write_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, indent: int = 0) -> None:
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, indent: int = 0, header: bool = True) -> None:
     """A table that rich lays out on a terminal; aligned text, one line a row, elsewhere."""
     if sys.stdout.isatty():
-        _write_rich(columns, rows, indent)
+        _write_rich(columns, rows, indent, header)
         return
-    lines = [columns, *rows]
+    lines = [*([columns] if header else ()), *rows]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
@@ -32,13 +32,13 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _write_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], indent: int) -> None:
+def _write_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], indent: int, header: bool) -> None:
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=header)
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -1,0 +1,1 @@
+"""Observer tensorboard: every figure of a step as a curve."""
