@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from xtuner_core.builtin.adamw.config import AdamWConfig
 from xtuner_core.builtin.adamw.optimizer import AdamW, build
 from xtuner_core.contracts.operator import Implementation, OperatorTable
 from xtuner_core.contracts.optimizer import OptimizedParameter
-from xtuner_core.errors import ConfigError, DataError
+from xtuner_core.errors import DataError
 
 CONFIG = AdamWConfig(learning_rate=0.01, beta1=0.8, beta2=0.95, eps=1e-8, weight_decay=0.1)
 BOTH = pytest.mark.parametrize("implementation", [reference.IMPLEMENTATION, cpu.IMPLEMENTATION], ids=lambda i: i.name)
@@ -83,20 +84,30 @@ def test_fifty_steps_equal_the_published_formula(implementation: Implementation)
         torch.testing.assert_close(a.flatten(), torch.tensor(b, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_no_decay_reaches_vectors_and_the_roles_that_are_named():
-    config = AdamWConfig(weight_decay=0.5, no_decay_roles=["embed", "moe"])
+def test_no_decay_reaches_vectors_and_norms_and_a_rule_sets_it_for_any():
     values = tensors()
+    plain = [replace(each, role="norm") if i == 2 else each for i, each in enumerate(parameters(values))]
+    given = [*plain[:3], replace(plain[3], weight_decay=0.2)]
     before = [value.clone() for value in values]
-    optimizer = bound(build(config, parameters(values), state_dtype=torch.float64))
+    optimizer = bound(build(AdamWConfig(weight_decay=0.5), given, state_dtype=torch.float64))
     optimizer.step([torch.zeros_like(value) for value in values], learning_rate=0.1, grad_scale=1.0)
-    shrunk = [not torch.equal(a, b) for a, b in zip(values, before, strict=True)]
-    assert shrunk == [True, False, False, False]
-    torch.testing.assert_close(values[0], before[0] * 0.95)
+    for value, old, factor in zip(values, before, (0.95, 1, 1, 0.98), strict=True):
+        torch.testing.assert_close(value, old * factor, rtol=1e-15, atol=0)
 
 
-def test_a_role_that_the_model_has_not_is_refused():
-    with pytest.raises(ConfigError, match="'vision', and no parameter of this model has that role"):
-        build(AdamWConfig(no_decay_roles=["vision"]), parameters(tensors()), state_dtype=torch.float32)
+def test_a_learning_rate_factor_is_that_of_its_parameter_and_told_by_group():
+    values, others = tensors(), tensors()
+    given = [
+        replace(each, learning_rate_factor=0.25, group="slow") if i else each
+        for i, each in enumerate(parameters(values))
+    ]
+    mixed = bound(build(CONFIG, given, state_dtype=torch.float64))
+    slow = bound(build(CONFIG, parameters(others), state_dtype=torch.float64))
+    mixed.step(grads(1), learning_rate=0.04, grad_scale=1.0)
+    slow.step(grads(1), learning_rate=0.01, grad_scale=1.0)
+    assert [torch.equal(a, b) for a, b in zip(values, others, strict=True)] == [False, True, True, True]
+    assert mixed.rates == {"slow": 0.25}
+    assert slow.rates == {}
 
 
 def test_states_are_kept_in_the_dtype_that_is_asked_and_the_operator_is_told():

@@ -52,7 +52,7 @@ def test_the_default_recipes_values_go_with_the_pick_that_they_belonged_to(plann
 
 @pytest.mark.parametrize(
     ("plugin", "key", "name"),
-    [("focal", "loss", "focal"), ("abacus", "device", "abacus"), ("cosine", "schedule", "cosine")],
+    [("focal", "loss", "focal"), ("abacus", "device", "abacus"), ("muon", "optimizer", "muon")],
 )
 def test_a_plugin_fills_every_single_choice_slot_that_it_offers(chosen, strangers, plugin, key, name):
     assert chosen(plugins=[plugin])[key] == name

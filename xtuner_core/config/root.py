@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from xtuner_core.config.layer_ranges import LayerRanges
+
 
 @dataclass(kw_only=True)
 class EngineConfig:
@@ -31,7 +33,7 @@ class ParameterRule:
     role: str
     """Role, everything below it included: `embed`, `moe.experts`."""
     layers: str | None = None
-    """Layers from 0, `0-3,8`; null means all, and parameters outside the layers too."""
+    """Layers from 0, `0-3,8,20-`; null means all, and parameters outside the layers too."""
     learning_rate_factor: float | None = None
     """Multiplies the learning rate."""
     weight_decay: float | None = None
@@ -39,11 +41,22 @@ class ParameterRule:
     frozen: bool | None = None
     """Whether these keep their values, bit for bit."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse what can mean nothing, whatever the model.
+
+        :raises ValueError: says what.
+        """
         for name in ("learning_rate_factor", "weight_decay"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} must not be negative, not {value}")
+        if self.layers is not None:
+            LayerRanges.parse(self.layers)
+        changes = self.learning_rate_factor is not None or self.weight_decay is not None
+        if self.frozen is None and not changes:
+            raise ValueError("it sets nothing; give learning_rate_factor, weight_decay or frozen")
+        if self.frozen and changes:
+            raise ValueError("frozen parameters have neither learning rate nor weight decay; take those out")
 
 
 @dataclass(kw_only=True)
@@ -179,3 +192,8 @@ class CoreConfig:
     def __post_init__(self) -> None:
         if self.time_limit_seconds is not None and self.time_limit_seconds <= 0:
             raise ValueError(f"time_limit_seconds must be positive or null, not {self.time_limit_seconds}")
+        for number, rule in enumerate(self.parameters):
+            try:
+                rule.check()
+            except ValueError as error:
+                raise ValueError(f"parameters[{number}]: {error}") from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xtuner_core.contracts.operator import OperatorUser
+from xtuner_core.contracts.weights import Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,12 @@ class OptimizedParameter:
     learning_rate_factor: float = 1.0
     """Multiplies the learning rate of the step, as the run's rules for this role and layer say."""
     weight_decay: float | None = None
-    """As the run's rules say; None leaves it to the optimizer's configuration."""
+    """As the run's rules say; None leaves it to the optimizer's configuration (`engine.optim.weight_decay`)."""
+    group: str = ""
+    """Name of the group whose learning rate the rules set, for display; empty where they set none."""
+    matrices: tuple[tuple[Span, Span], ...] = ()
+    """Rows and columns, in the last two dims, of matrices that lie fused in this parameter and apart in the
+    checkpoint (queries, keys and values; gate and up); empty where it is one. The dims before are a stack."""
 
 
 class Optimizer(OperatorUser, Protocol):
@@ -33,11 +39,13 @@ class Optimizer(OperatorUser, Protocol):
 
     learning_rate: float
     """That of the configuration; the engine multiplies it by the schedule's factor."""
+    rates: Mapping[str, float]
+    """Groups of parameters, by name, that learn at another rate than the step's: what multiplies it."""
 
     def step(self, grads: Sequence[Tensor], *, learning_rate: float, grad_scale: float) -> None:
         """One update.
 
-        :param grads: in the order of the parameters, in the precision's reduction dtype.
+        :param grads: in the order of the parameters, in the precision's reduction dtype; may be overwritten.
         :param grad_scale: multiplies every gradient first (clipping).
         """
 
@@ -45,7 +53,10 @@ class Optimizer(OperatorUser, Protocol):
         """States by parameter name, and the step count."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state.
+
+        :raises DataError: it was saved of other parameters; then nothing has changed.
+        """
 
 
 class OptimizerFactory(Protocol):
@@ -59,7 +70,10 @@ class Schedule(Protocol):
     """A factor on the learning rate."""
 
     def __call__(self, step: int, steps: int) -> float:
-        """Factor of the `step`-th of `steps` optimizer steps, counted from 1."""
+        """Factor of the `step`-th of `steps` optimizer steps, counted from 1; it depends on nothing else.
+
+        :raises ConfigError: the schedule does not fit into so many steps. It is asked before the first step.
+        """
 
 
 class ScheduleFactory(Protocol):

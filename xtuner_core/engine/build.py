@@ -78,7 +78,10 @@ def wire(parts: Parts, device: Device, folder: Path, report: Report) -> Wired:
         cache=cache_folder(parts),
         report=report,
     )
-    return Wired(engine=engine, algorithm=parts.make("algorithm", services), tokenizer=tokenizer)
+    algorithm: Algorithm = parts.make("algorithm", services)
+    # Whether the schedule fits into the run is known only now; asking it is what makes it refuse.
+    engine.schedule(1, algorithm.steps)
+    return Wired(engine=engine, algorithm=algorithm, tokenizer=tokenizer)
 
 
 def operator_rows(parts: Parts, device: Device) -> tuple[OperatorRow, ...]:

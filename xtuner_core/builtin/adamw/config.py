@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(kw_only=True)
@@ -18,9 +18,8 @@ class AdamWConfig:
     eps: float = 1e-8
     """Added to the root of the second moment."""
     weight_decay: float = 0.1
-    """Decoupled decay; a step shrinks a weight by this times its learning rate."""
-    no_decay_roles: list[str] = field(default_factory=list)
-    """Roles without weight decay, beside vectors and scalars (norms, biases), which never have any."""
+    """Decoupled decay; a step shrinks a weight by this times its learning rate. Vectors, scalars and the role `norm`
+    have none unless a rule of `parameters` says so."""
 
     def __post_init__(self) -> None:
         if self.learning_rate < 0 or self.weight_decay < 0 or self.eps < 0:

@@ -1,1 +1,0 @@
-"""Schedules cosine and constant, both with a warm-up."""

@@ -1,0 +1,1 @@
+"""Optimizer muon: matrices by orthogonalised momentum, everything else by AdamW."""

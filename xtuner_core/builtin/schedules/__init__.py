@@ -1,0 +1,1 @@
+"""Schedules constant, cosine, linear and wsd, all with a warm-up."""
