@@ -15,7 +15,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
-DISTRIBUTIONS = ("xtuner-core", "xtuner-core-kernels", "xtuner-core-qwen3-moe", "torch", "transformers")
+DISTRIBUTIONS = ("xtuner-core", "xtuner-core-kernels", "xtuner-core-qwen3-moe", "xtuner-core-llama", "torch", "transformers")
 SWITCHES = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "LD_PRELOAD", "MALLOC_ARENA_MAX")
 """Environment variables that decide how fast PyTorch is on a CPU."""
 

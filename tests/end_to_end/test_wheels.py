@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 PROJECTS = {
     "xtuner_core": REPOSITORY,
     "xtuner_core_kernels": REPOSITORY / "kernels",
+    "xtuner_core_llama": REPOSITORY / "plugins" / "llama",
     "xtuner_core_qwen3_moe": REPOSITORY / "plugins" / "qwen3_moe",
 }
 

@@ -26,5 +26,5 @@ def test_no_plugins_entry_module_loads_torch():
     done = subprocess.run([sys.executable, "-c", ENTRIES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names, heavy = json.loads(done.stdout)
-    assert {"cpu", "cuda", "pretrain", "adamw", "qwen3_moe"} <= set(names)
+    assert {"cpu", "cuda", "pretrain", "adamw", "qwen3_moe", "llama"} <= set(names)
     assert heavy == []

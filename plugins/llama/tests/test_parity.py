@@ -53,7 +53,7 @@ def random_config(case: int) -> LlamaConfig:
 
 @pytest.fixture(scope="module")
 def host() -> Host:
-    return tiny_host("llama")
+    return tiny_host(["llama"])
 
 
 def made(host: Host, case: int, dtype: torch.dtype) -> nn.Module:
