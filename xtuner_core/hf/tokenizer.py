@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
+from xtuner_core.contracts.tokenizer import Alignment
 from xtuner_core.errors import DataError
 from xtuner_core.hf.config import read_json
 
@@ -31,20 +35,44 @@ class HfTokenizer:
         # A file may ask for truncation or padding; both would silently change what is trained on.
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        # It would add special tokens, which is never asked for, and cut white space off what a token stands for.
+        tokenizer.post_processor = None
         self._tokenizer = tokenizer
         self.size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
         self.end_of_text = end_of_text
         self.folder = folder
+        added = tokenizer.get_added_tokens_decoder()
+        self.special_tokens = {token.content: number for number, token in added.items() if token.special}
+
+    def fingerprint(self) -> str:
+        """Identify vocabulary, merges, rules and the end of text, wherever the files lie."""
+        return hashlib.sha256(f"{self.end_of_text} {self._tokenizer.to_str()}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without special tokens added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Ids of each text, without special tokens added."""
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.uint32) for encoding in found]
+
+    def align_batch(self, texts: Sequence[str]) -> list[Alignment]:
+        """Ids of each text, and the characters that each id stands for."""
+        return [_aligned(encoding) for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of `token_ids`, special tokens left out; no spaces are cleaned up."""
         text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text
+
+
+def _aligned(encoding: tokenizers.Encoding) -> Alignment:
+    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    words = np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
+    ids = np.array(encoding.ids, dtype=np.uint32)
+    return Alignment(ids, offsets[:, 0], offsets[:, 1], words)
 
 
 def load_tokenizer(folder: Path | str) -> HfTokenizer:

@@ -1,0 +1,1 @@
+"""From records to token ids and what each counts in training; imports no torch."""

@@ -1,0 +1,112 @@
+"""A text too long for one call of the tokenizer, which needs about 100 bytes for each of its tokens.
+
+It is tokenised in pieces that overlap. Where two neighbours agree on a run of tokens (ids, places, and where the
+tokenizer cuts words before it merges anything), both are joined in the middle of the run. That gives the ids of the
+whole text:
+
+- Where the run holds a border of words, both pieces continue from it alike: a tokenizer cuts words from left to
+  right and its rules look ahead, not back.
+- Where it holds none, both are inside one long word, and byte-pair encoding is decided by neighbours: a sequence of
+  tokens encodes a text if and only if every two neighbours encode the text of the two (M. Berglund and B. van der
+  Merwe, "Formalizing BPE Tokenization", 2023). Every two neighbours of the joined sequence are neighbours in a piece.
+
+A piece begins where the one before has a token, so that both usually agree at once. Where they do not (the beginning
+of a text counts as a space, say, and shifts the eights in a long row of one letter), other beginnings and longer
+overlaps are tried, up to the whole text in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xtuner_core.contracts.tokenizer import Alignment, Tokenizer
+
+PIECE = 1 << 18
+"""Characters of a piece."""
+OVERLAP = 1 << 12
+"""Characters that a piece has in common with the one before, at first."""
+RUN = 64
+"""Tokens in a row on which two pieces must agree."""
+SHIFTS = 32
+"""Beginnings that are tried, a character apart, before the overlap is doubled."""
+
+
+def encode_long(text: str, tokenizer: Tokenizer, *, piece: int = PIECE, overlap: int = OVERLAP) -> NDArray[np.uint32]:
+    """Ids of `text` as one call would give them: uint32 [t].
+
+    :param piece: characters of one call; twice as many, and so on, only where neighbours do not agree.
+    :param overlap: at most half of `piece`.
+    """
+    joined: list[NDArray[np.uint32]] = []
+    start, stop, taken = 0, piece, 0
+    here = _align(text, start, stop, tokenizer)
+    while stop < len(text):
+        for begin in _beginnings(text, here, start, stop, overlap, tokenizer):
+            end = max(begin + piece, 2 * stop - begin)
+            following = _align(text, begin, end, tokenizer)
+            cut = _agreement(here, following, begin, stop)
+            if cut:
+                joined.append(here.token_ids[taken : cut[0]])
+                start, stop, here, taken = begin, end, following, cut[1]
+                break
+        else:
+            stop += stop - start
+            here = _align(text, start, stop, tokenizer)
+    joined.append(here.token_ids[taken:])
+    return np.concatenate(joined)
+
+
+def _beginnings(text: str, here: Alignment, start: int, stop: int, overlap: int, tokenizer: Tokenizer) -> Iterator[int]:
+    """Yield where a piece behind `here` can begin, as a short look at each place shows."""
+    shifts = SHIFTS
+    while 2 * overlap <= stop - start:
+        token = int(np.searchsorted(here.starts, stop - overlap, side="right")) - 1
+        for shift in range(shifts + 1):
+            begin = int(here.starts[token]) - shift
+            if begin > start and _agreement(here, _align(text, begin, stop + overlap, tokenizer), begin, stop):
+                yield begin
+        shifts, overlap = 0, 2 * overlap
+
+
+def _align(text: str, start: int, stop: int, tokenizer: Tokenizer) -> Alignment:
+    """Tokenise a part; places count in the whole text."""
+    part = tokenizer.align_batch([text[start:stop]])[0]
+    return Alignment(part.token_ids, part.starts + start, part.ends + start, part.words)
+
+
+def _agreement(left: Alignment, right: Alignment, begin: int, stop: int) -> tuple[int, int] | None:
+    """Find `RUN` tokens that both have in common, and the index in each at which they are joined.
+
+    :param begin: where the right piece begins; what is near it, or near `stop`, is not looked at.
+    :param stop: where the left piece ends, before the right one does.
+    """
+    margin = (stop - begin) // 4
+    first, second = (_rows(piece, begin + margin, stop - margin) for piece in (left, right))
+    i = j = common = 0
+    while i < len(first[1]) and j < len(second[1]):
+        mine, other = first[1][i], second[1][j]
+        common = common + 1 if mine == other else 0
+        i, j = i + (mine[:2] <= other[:2]), j + (other[:2] <= mine[:2])
+        if common == RUN:
+            back = _border(first[1][i - RUN : i])
+            return (first[0] + i - back, second[0] + j - back) if back else None
+    return None
+
+
+def _rows(piece: Alignment, begin: int, stop: int) -> tuple[int, list[tuple[int, ...]]]:
+    """Index of the first token within, and of each its place, its id, and whether a word begins with it."""
+    low, high = np.searchsorted(piece.starts, [begin, stop])
+    words = np.diff(piece.words[max(low - 1, 0) : high], prepend=-2)[-(high - low) :] != 0 if high > low else []
+    columns = (piece.starts[low:high], piece.ends[low:high], piece.token_ids[low:high], words)
+    return int(low), list(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
+
+
+def _border(run: list[tuple[int, ...]]) -> int:
+    """Count back from a run's end to a token near its middle that begins with a character, not within one; else 0."""
+    for index in sorted(range(1, len(run)), key=lambda index: abs(index - len(run) // 2)):
+        if run[index][0] >= run[index - 1][1]:
+            return len(run) - index
+    return 0
