@@ -1,0 +1,1 @@
+"""Datasets in local files: JSON Lines, Parquet, plain text."""

@@ -1,0 +1,86 @@
+"""Lines of a stream with their numbers, none longer than a limit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from xtuner_core.data.reading.contents import blocks
+
+BOM = b"\xef\xbb\xbf"
+"""What some editors write before the first line."""
+
+
+@dataclass(slots=True)
+class Line:
+    """A line without its end."""
+
+    number: int
+    """From 1 in its file."""
+    size: int
+    """Bytes."""
+    content: bytes | bytearray | None
+    """None where it is longer than the limit."""
+
+    def take(self) -> bytes | bytearray:
+        """The content, which is let go here."""
+        content, self.content = self.content, None
+        assert content is not None
+        return content
+
+
+def read_lines(stream: BinaryIO, *, first: int, size: int | None, limit: int) -> Iterator[Line]:
+    """Lines of the rest of a stream. Takes memory for one line and one block.
+
+    :param first: number of the first line.
+    :param size: bytes to read; None reads to the end.
+    :param limit: bytes of a line's content that are kept; of a longer line only the size is known.
+    """
+    open_line = _Open(limit)
+    number = first
+    for block in blocks(stream, size):
+        head, *rest = block.split(b"\n")
+        open_line.add(head)
+        for piece in rest:
+            yield open_line.close(number)
+            number += 1
+            open_line.add(piece)
+    if open_line.size:
+        yield open_line.close(number)
+
+
+class _Open:
+    """The line that is being read."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: bytes | bytearray = b""
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        """Lengthen it."""
+        self.size += len(piece)
+        if self.size > self._limit + 1:  # a carriage return may still go
+            self._parts = b""
+        elif not self._parts:
+            self._parts = piece
+        else:
+            if isinstance(self._parts, bytes):
+                self._parts = bytearray(self._parts)
+            self._parts += piece
+
+    def close(self, number: int) -> Line:
+        """The line; the next one begins."""
+        content, size = self._parts, self.size
+        self._parts, self.size = b"", 0
+        if size == len(content) and content.endswith(b"\r"):
+            size -= 1
+            if isinstance(content, bytearray):
+                del content[-1:]
+            else:
+                content = content[:-1]
+        if number == 1 and content.startswith(BOM):
+            content = content[len(BOM) :]
+            size -= len(BOM)
+        return Line(number, size, content if size <= self._limit and size == len(content) else None)

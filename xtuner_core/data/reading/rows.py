@@ -1,0 +1,75 @@
+"""A row, which is a mapping by key, becomes a record, or says why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from xtuner_core.contracts.dataset import BrokenRecord, ChatRecord, Origin, Record, TextRecord
+from xtuner_core.data.reading.faults import Fault, kind_of
+from xtuner_core.data.reading.keys import COMPLETION, CONVERSATIONS, PROMPT, RecordKeys
+from xtuner_core.data.reading.messages import check_messages, check_options, check_tools, of_prompt, of_turns
+from xtuner_core.data.reading.token_ids import token_record
+
+__all__ = ["Fault", "dense", "to_record"]
+
+
+def to_record(row: Any, origin: Origin, keys: RecordKeys) -> Record | BrokenRecord:
+    """The record that a row holds.
+
+    :param row: a mapping by key; anything else is broken.
+    :param keys: what stands under which key.
+    """
+    try:
+        return _record(row, origin, keys)
+    except Fault as fault:
+        return BrokenRecord(origin=origin, reason=str(fault))
+
+
+def _record(row: Any, origin: Origin, keys: RecordKeys) -> Record:
+    if not isinstance(row, Mapping):
+        raise Fault(f"a mapping of keys to values is wanted, not {kind_of(row)}")
+    there = {key for key in row if row[key] is not None}
+    lacking = keys.lacking(there)
+    if lacking:
+        raise Fault(lacking)
+    if keys.format in ("auto", "tokens") and keys.token_ids_key in there:
+        return token_record(row, origin, keys)
+    if keys.format == "text" or (keys.format == "auto" and _is_text(there, keys)):
+        text = row[keys.text_key]
+        if not isinstance(text, str):
+            raise Fault(f"{keys.text_key} is {kind_of(text)}, not a text")
+        return TextRecord(origin=origin, text=text)
+    return ChatRecord(
+        origin=origin,
+        messages=check_messages(_messages(row, there, keys)),
+        tools=check_tools(row.get(keys.tools_key), keys.tools_key),
+        options=check_options(row.get(keys.options_key), keys.options_key),
+    )
+
+
+def _is_text(there: set[str], keys: RecordKeys) -> bool:
+    return keys.text_key in there and not there & {keys.messages_key, CONVERSATIONS}
+
+
+def _messages(row: Mapping[str, Any], there: Iterable[str], keys: RecordKeys) -> Any:
+    if keys.messages_key in there:
+        return row[keys.messages_key]
+    return of_turns(row[CONVERSATIONS]) if CONVERSATIONS in there else of_prompt(row[PROMPT], row[COMPLETION])
+
+
+def dense(row: Mapping[str, Any], keys: RecordKeys) -> dict[str, Any]:
+    """A row of a table without the nulls that only stand for absent keys.
+
+    A table gives every message and every tool all keys that any of them has. Inside conversations, tools and options
+    a null is therefore dropped with its key; only a message's `content` stays.
+    """
+    nested = (keys.messages_key, keys.tools_key, keys.options_key, CONVERSATIONS, PROMPT, COMPLETION)
+    return {key: _without_nulls(value) if key in nested else value for key, value in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = ((key, item) for key, item in value.items() if item is not None or (key == "content" and "role" in value))
+        return {key: _without_nulls(item) for key, item in kept}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
