@@ -22,6 +22,7 @@ CAPABILITIES = {
     "comm.all_to_all": "all-to-all with uneven splits",
     "device.streams": "work queues that run side by side",
     "device.pinned_memory": "host memory that copies do not wait for",
+    "memory.snapshot": "records its allocations, for a look at one step",
     "rollout.generate": "generates trajectories",
     "rollout.logprobs": "returns log-probabilities of what it sampled",
     "rollout.routed_experts": "returns the experts that each token met",

@@ -22,6 +22,7 @@ from xtuner_core.engine.inputs import is_deterministic, opened_device
 from xtuner_core.engine.metrics import Meter
 from xtuner_core.engine.observers import ObserverFailure, Observers, make_watchers
 from xtuner_core.engine.process import default_dtype, determinism, device_seeded, seeded, sole_run, stopped_by_signals
+from xtuner_core.engine.profile import Profiler
 from xtuner_core.engine.stopwatch import Stopwatch
 from xtuner_core.engine.summary import end_summary, failure_summary, start_summary
 from xtuner_core.errors import UsageError
@@ -138,13 +139,16 @@ class _Run:
     def _steps(self, wired: Wired, meter: Meter) -> bool:
         """Take the steps; says whether all were taken."""
         batches = iter(wired.algorithm.batches())
+        profiler = Profiler(self._parts.core.profile, wired.engine.device, self._home)
+        profiler.check(wired.algorithm.steps)
         while self._handle.reason is None:
             asked = perf_counter()
             batch = next(batches, None)
             if batch is None:
                 return True
             waited = perf_counter() - asked
-            result = wired.engine.step(batch, steps=wired.algorithm.steps)
+            with profiler.watching(wired.engine.steps_taken + 1):
+                result = wired.engine.step(batch, steps=wired.algorithm.steps)
             self._steps_taken = result.step
             more = wired.algorithm.after_step(result)
             with self._overhead:

@@ -144,7 +144,13 @@ class ProfileConfig:
     trace_step: int | None = None
     """Step of which a trace is written (Chrome and Perfetto read it)."""
     memory_step: int | None = None
-    """Step of which a memory snapshot is written, where the device can."""
+    """Step of which a memory snapshot is written; refused on a device that keeps no record of its memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("trace_step", "memory_step"):
+            step = getattr(self, name)
+            if step is not None and step < 1:
+                raise ValueError(f"{name} must be at least 1 or null, not {step}")
 
 
 @dataclass(kw_only=True)

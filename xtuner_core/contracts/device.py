@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -74,6 +76,13 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Give back what `open` took; the process may open a device again."""
+
+
+class MemoryRecorder(Protocol):
+    """What a device with the capability `memory.snapshot` can do beside the rest."""
+
+    def record_memory(self, file: Path) -> AbstractContextManager[None]:
+        """Record every allocation in the block, and write it to `file` in the form that the device's tools read."""
 
 
 class DeviceFactory(Protocol):

@@ -12,6 +12,7 @@ from xtuner_core.capabilities import negotiate
 from xtuner_core.contracts.dataset import Corpus
 from xtuner_core.contracts.device import Device, DeviceFacts
 from xtuner_core.contracts.tokenizer import Tokenizer
+from xtuner_core.engine.profile import profile_problems
 from xtuner_core.errors import ComposeError, DataError
 from xtuner_core.hf.tokenizer import load_tokenizer
 from xtuner_core.nn.roles import parameter_role
@@ -29,7 +30,11 @@ def opened_device(parts: Parts) -> Iterator[tuple[Device, DeviceFacts]]:
     try:
         facts = device.facts()
         chosen = {pick.key: parts.offer(pick.key) for pick in parts.plan.picks}
-        problems = [*negotiate(chosen, facts=facts), *parts.host.check(parts.plan, facts)]
+        problems = [
+            *negotiate(chosen, facts=facts),
+            *profile_problems(parts.core.profile, facts),
+            *parts.host.check(parts.plan, facts),
+        ]
         if problems:
             raise ComposeError(problems)
         yield device, facts

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +42,16 @@ class CudaDevice:
     def reset_peak(self) -> None:
         """Start the peak anew."""
         torch.cuda.reset_peak_memory_stats(self.torch_device)
+
+    @contextmanager
+    def record_memory(self, file: Path) -> Iterator[None]:
+        """Record allocations in the block; PyTorch's memory viewer (pytorch.org/memory_viz) shows the file."""
+        torch.cuda.memory._record_memory_history()
+        try:
+            yield
+            torch.cuda.memory._dump_snapshot(str(file))
+        finally:
+            torch.cuda.memory._record_memory_history(enabled=None)
 
     def seed(self, seed: int) -> None:
         """Seed the GPU's generator."""

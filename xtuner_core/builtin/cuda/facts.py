@@ -44,6 +44,7 @@ ALWAYS = frozenset(
         "comm.all_to_all",
         "device.streams",
         "device.pinned_memory",
+        "memory.snapshot",
     }
 )
 _FROM = {"dtype.bf16": (8, 0), "dtype.fp8": (8, 9)}

@@ -23,6 +23,7 @@ CUDA: DeviceProvider[Any] = DeviceProvider(
             "comm.all_to_all",
             "device.streams",
             "device.pinned_memory",
+            "memory.snapshot",
         }
     ),
     summary="NVIDIA GPUs through torch.cuda; bfloat16",
