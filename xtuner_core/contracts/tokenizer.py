@@ -36,6 +36,9 @@ class Tokenizer(Protocol):
     """Where its files lie; export copies them."""
     special_tokens: Mapping[str, int]
     """Text and id of the tokens that mark structure, not content."""
+    merges: bool
+    """Whether a word's tokens are merged pair by pair (byte-pair encoding), so that neighbours decide them; with
+    other models (a unigram's most probable split) the whole word does."""
 
     def fingerprint(self) -> str:
         """Identify everything that decides which ids a text has; hexadecimal SHA-256."""

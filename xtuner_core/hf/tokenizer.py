@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+import tokenizers.models
 from numpy.typing import NDArray
 
 from xtuner_core.contracts.tokenizer import Alignment
@@ -41,6 +42,7 @@ class HfTokenizer:
         self.size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
         self.end_of_text = end_of_text
         self.folder = folder
+        self.merges = isinstance(tokenizer.model, tokenizers.models.BPE)
         added = tokenizer.get_added_tokens_decoder()
         self.special_tokens = {token.content: number for number, token in added.items() if token.special}
 

@@ -9,6 +9,7 @@ whole text:
 - Where it holds none, both are inside one long word, and byte-pair encoding is decided by neighbours: a sequence of
   tokens encodes a text if and only if every two neighbours encode the text of the two (M. Berglund and B. van der
   Merwe, "Formalizing BPE Tokenization", 2023). Every two neighbours of the joined sequence are neighbours in a piece.
+  Other models (unigram) need a border.
 
 A piece begins where the one before has a token, so that both usually agree at once. Where they do not (the beginning
 of a text counts as a space, say, and shifts the eights in a long row of one letter), other beginnings and longer
@@ -47,7 +48,7 @@ def encode_long(text: str, tokenizer: Tokenizer, *, piece: int = PIECE, overlap:
         for begin in _beginnings(text, here, start, stop, overlap, tokenizer):
             end = max(begin + piece, 2 * stop - begin)
             following = _align(text, begin, end, tokenizer)
-            cut = _agreement(here, following, begin, stop)
+            cut = _agreement(here, following, begin, stop, inside=tokenizer.merges)
             if cut:
                 joined.append(here.token_ids[taken : cut[0]])
                 start, stop, here, taken = begin, end, following, cut[1]
@@ -66,7 +67,8 @@ def _beginnings(text: str, here: Alignment, start: int, stop: int, overlap: int,
         token = int(np.searchsorted(here.starts, stop - overlap, side="right")) - 1
         for shift in range(shifts + 1):
             begin = int(here.starts[token]) - shift
-            if begin > start and _agreement(here, _align(text, begin, stop + overlap, tokenizer), begin, stop):
+            glimpse = _align(text, begin, stop + overlap, tokenizer)
+            if begin > start and _agreement(here, glimpse, begin, stop, inside=tokenizer.merges):
                 yield begin
         shifts, overlap = 0, 2 * overlap
 
@@ -77,11 +79,12 @@ def _align(text: str, start: int, stop: int, tokenizer: Tokenizer) -> Alignment:
     return Alignment(part.token_ids, part.starts + start, part.ends + start, part.words)
 
 
-def _agreement(left: Alignment, right: Alignment, begin: int, stop: int) -> tuple[int, int] | None:
+def _agreement(left: Alignment, right: Alignment, begin: int, stop: int, *, inside: bool) -> tuple[int, int] | None:
     """Find `RUN` tokens that both have in common, and the index in each at which they are joined.
 
     :param begin: where the right piece begins; what is near it, or near `stop`, is not looked at.
     :param stop: where the left piece ends, before the right one does.
+    :param inside: whether both may be joined inside a word.
     """
     margin = (stop - begin) // 4
     first, second = (_rows(piece, begin + margin, stop - margin) for piece in (left, right))
@@ -90,9 +93,10 @@ def _agreement(left: Alignment, right: Alignment, begin: int, stop: int) -> tupl
         mine, other = first[1][i], second[1][j]
         common = common + 1 if mine == other else 0
         i, j = i + (mine[:2] <= other[:2]), j + (other[:2] <= mine[:2])
-        if common == RUN:
-            back = _border(first[1][i - RUN : i])
-            return (first[0] + i - back, second[0] + j - back) if back else None
+        if common >= RUN:
+            back = _joint(first[1][i - RUN : i], inside)
+            if back:
+                return first[0] + i - back, second[0] + j - back
     return None
 
 
@@ -104,9 +108,10 @@ def _rows(piece: Alignment, begin: int, stop: int) -> tuple[int, list[tuple[int,
     return int(low), list(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
 
 
-def _border(run: list[tuple[int, ...]]) -> int:
-    """Count back from a run's end to a token near its middle that begins with a character, not within one; else 0."""
+def _joint(run: list[tuple[int, ...]], inside: bool) -> int:
+    """Count back from a run's end to the token near its middle at which pieces are joined; 0 where there is none."""
     for index in sorted(range(1, len(run)), key=lambda index: abs(index - len(run) // 2)):
-        if run[index][0] >= run[index - 1][1]:
+        within_a_character = run[index][0] < run[index - 1][1]
+        if not within_a_character and (inside or run[index][3]):
             return len(run) - index
     return 0
