@@ -43,12 +43,13 @@ def iter_roles(model: nn.Module) -> Iterator[RoledModule]:
             yield RoledModule(name, module, own, layer)
 
 
-def parameter_role(model: nn.Module) -> dict[str, tuple[str, int | None]]:
+def parameter_role(model: nn.Module, *, aliases: bool = False) -> dict[str, tuple[str, int | None]]:
     """Role and layer of every parameter by qualified name; a shared one appears once, where it is first met.
 
+    :param aliases: give a shared one under each of its names, with the role that it has there.
     :raises ContractError: neither the parameter nor any module around it has a role.
     """
-    known = {name for name, _ in model.named_parameters()}
+    known = {name for name, _ in model.named_parameters(remove_duplicate=not aliases)}
     roles: dict[str, tuple[str, int | None]] = {}
     for prefix, module, role, layer in _walk(model, "", None, None):
         own = getattr(module, "parameter_roles", {})
