@@ -43,10 +43,10 @@ class JsonlCorpus(FilesCorpus):
         start = beginning(path)
         lines = start.split(b"\n")[: None if len(start) < SNIFFED else -1]
         rows = [row for line in lines if isinstance(row := _parsed(line), dict)]
-        lacking = [self.config.lacking(key for key in row if row[key] is not None) for row in rows[:LOOKED_AT]]
-        if lacking and all(lacking):
+        first = rows[:LOOKED_AT]
+        if first and not any(map(self.config.shape, first)):
             fix = "name the key: text_key, messages_key or token_ids_key"
-            raise DataError(f"{path}: the first {len(lacking)} records cannot be read: {lacking[0]}", fix=fix)
+            raise DataError(f"{path}: {self.config.lacking(first[0])}", fix=fix)
 
     def records(self, path: Path, piece: Piece, split: Split) -> Iterator[Record | BrokenRecord]:
         """The lines of a piece, parsed."""

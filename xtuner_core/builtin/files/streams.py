@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -100,13 +101,14 @@ def refuse_binary(start: bytes, path: Path) -> None:
         where = start.index(b"\0")
         raise DataError(f"{path} is a binary file: byte {where} is NUL", fix="name a file of text in UTF-8")
     lines = [line for line in start.split(b"\n") if line.strip()]
-    if lines and not any(_begins_as_utf8(line) for line in lines):
+    if lines and not any(_is_utf8(line, cut=line is lines[-1]) for line in lines):
         raise DataError(f"{path} is no text in UTF-8", fix="convert it: iconv -f latin1 -t utf-8 FILE")
 
 
-def _begins_as_utf8(line: bytes) -> bool:
+def _is_utf8(line: bytes, *, cut: bool) -> bool:
+    """Whether a line is UTF-8, as far as it goes where it is cut off."""
     try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        return error.end == len(line) and error.reason == "unexpected end of data"
+        codecs.getincrementaldecoder("utf-8")().decode(line, final=not cut)
+    except UnicodeDecodeError:
+        return False
     return True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 PROMPT, COMPLETION, CONVERSATIONS = "prompt", "completion", "conversations"
 """Keys of the other common forms of a conversation: two texts or lists of messages; ShareGPT's turns."""
@@ -52,16 +52,21 @@ class RecordKeys:
             "tokens": tokens,
         }[self.format]
 
-    def lacking(self, there: Iterable[str]) -> str:
-        """Why no row with these keys can be read; empty where one can.
+    def shape(self, row: Mapping[str, Any]) -> Literal["text", "messages", "tokens"] | None:
+        """What a row is, by the keys that hold something; None where nothing that is looked for is there."""
+        if self.format in ("auto", "tokens") and row.get(self.token_ids_key) is not None:
+            return "tokens"
+        chat = self.format in ("auto", "messages")
+        if chat and (row.get(self.messages_key) is not None or row.get(CONVERSATIONS) is not None):
+            return "messages"
+        if self.format in ("auto", "text") and row.get(self.text_key) is not None:
+            return "text"
+        pair = chat and row.get(PROMPT) is not None and row.get(COMPLETION) is not None
+        return "messages" if pair else None
 
-        A clause that names what is looked for and what is there.
-        """
-        keys = set(there)
-        chat = bool(keys & {self.messages_key, CONVERSATIONS}) or keys >= {PROMPT, COMPLETION}
-        found = {"text": self.text_key in keys, "messages": chat, "tokens": self.token_ids_key in keys}
-        if any(found.values()) if self.format == "auto" else found[self.format]:
-            return ""
+    def lacking(self, row: Mapping[str, Any]) -> str:
+        """Why a row of no shape cannot be read: a clause that names what is looked for and what is there."""
         names = {"text": self.text_key, "messages": self.messages_key, "tokens": self.token_ids_key}
         sought = " or ".join(repr(name) for kind, name in names.items() if self.format in ("auto", kind))
-        return f"no key {sought}; the keys are {', '.join(map(repr, sorted(keys))) or 'none'}"
+        there = sorted(repr(key) for key, value in row.items() if value is not None)
+        return f"no key {sought}; the keys are {', '.join(there) or 'none'}"

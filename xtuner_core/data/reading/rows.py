@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from xtuner_core.contracts.dataset import BrokenRecord, ChatRecord, Origin, Record, TextRecord
@@ -29,33 +29,30 @@ def to_record(row: Any, origin: Origin, keys: RecordKeys) -> Record | BrokenReco
 def _record(row: Any, origin: Origin, keys: RecordKeys) -> Record:
     if not isinstance(row, Mapping):
         raise Fault(f"a mapping of keys to values is wanted, not {kind_of(row)}")
-    there = {key for key in row if row[key] is not None}
-    lacking = keys.lacking(there)
-    if lacking:
-        raise Fault(lacking)
-    if keys.format in ("auto", "tokens") and keys.token_ids_key in there:
+    shape = keys.shape(row)
+    if shape is None:
+        raise Fault(keys.lacking(row))
+    if shape == "tokens":
         return token_record(row, origin, keys)
-    if keys.format == "text" or (keys.format == "auto" and _is_text(there, keys)):
+    if shape == "text":
         text = row[keys.text_key]
         if not isinstance(text, str):
             raise Fault(f"{keys.text_key} is {kind_of(text)}, not a text")
         return TextRecord(origin=origin, text=text)
     return ChatRecord(
         origin=origin,
-        messages=check_messages(_messages(row, there, keys)),
+        messages=check_messages(_messages(row, keys)),
         tools=check_tools(row.get(keys.tools_key), keys.tools_key),
         options=check_options(row.get(keys.options_key), keys.options_key),
     )
 
 
-def _is_text(there: set[str], keys: RecordKeys) -> bool:
-    return keys.text_key in there and not there & {keys.messages_key, CONVERSATIONS}
-
-
-def _messages(row: Mapping[str, Any], there: Iterable[str], keys: RecordKeys) -> Any:
-    if keys.messages_key in there:
+def _messages(row: Mapping[str, Any], keys: RecordKeys) -> Any:
+    if row.get(keys.messages_key) is not None:
         return row[keys.messages_key]
-    return of_turns(row[CONVERSATIONS]) if CONVERSATIONS in there else of_prompt(row[PROMPT], row[COMPLETION])
+    if row.get(CONVERSATIONS) is not None:
+        return of_turns(row[CONVERSATIONS])
+    return of_prompt(row[PROMPT], row[COMPLETION])
 
 
 def dense(row: Mapping[str, Any], keys: RecordKeys) -> dict[str, Any]:
@@ -70,6 +67,8 @@ def dense(row: Mapping[str, Any], keys: RecordKeys) -> dict[str, Any]:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
-        kept = ((key, item) for key, item in value.items() if item is not None or (key == "content" and "role" in value))
+        kept = (
+            (key, item) for key, item in value.items() if item is not None or (key == "content" and "role" in value)
+        )
         return {key: _without_nulls(item) for key, item in kept}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
