@@ -96,7 +96,7 @@ class FilesCorpus(ABC):
         :raises DataError: it is empty or not of its kind.
         """
 
-    def check(self, path: Path) -> None:
+    def check(self, path: Path) -> None:  # noqa: B027 (there may be nothing to check)
         """Refuse a file that these settings cannot read; a quick look.
 
         :raises DataError: it has not the keys that are looked for.

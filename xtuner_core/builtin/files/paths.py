@@ -45,7 +45,7 @@ def _one(name: str, suffixes: Sequence[str]) -> list[Path]:
         return _some(_below(path, suffixes), f"the folder {path} holds no file ending in {' or '.join(suffixes)}")
     if path.exists() or not glob.has_magic(name):
         return [path.absolute()]
-    found = sorted(Path(item) for item in glob.glob(str(path), recursive=True))
+    found = sorted(Path(item) for item in glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
     files = [file.absolute() for file in found if file.is_file()]
     inside = [file for folder in found if folder.is_dir() and not files for file in _below(folder, suffixes)]
     return _some(files or inside, f"{name} matches no file")

@@ -80,7 +80,7 @@ def pyarrow(path: Path) -> Any:
     """
     try:
         import pyarrow as library
-        import pyarrow.parquet  # noqa: F401 (an attribute of the library only then)
+        import pyarrow.parquet  # an attribute of the library only then
     except ImportError as error:
         message = f"{path} is read with pyarrow, which is not installed"
         raise DataError(message, fix="pip install 'xtuner-core[parquet]'") from error
@@ -101,7 +101,7 @@ def refuse_binary(start: bytes, path: Path) -> None:
         where = start.index(b"\0")
         raise DataError(f"{path} is a binary file: byte {where} is NUL", fix="name a file of text in UTF-8")
     lines = [line for line in start.split(b"\n") if line.strip()]
-    if lines and not any(_is_utf8(line, cut=line is lines[-1]) for line in lines):
+    if lines and not any(_is_utf8(line, cut=line is lines[-1] and not start.endswith(b"\n")) for line in lines):
         raise DataError(f"{path} is no text in UTF-8", fix="convert it: iconv -f latin1 -t utf-8 FILE")
 
 

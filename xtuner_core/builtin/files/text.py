@@ -19,9 +19,9 @@ WHOLE = 1 << 62
 
 
 class TextFilesCorpus(FilesCorpus):
-    """Documents in text files, each named by its first line.
+    r"""Documents in text files, each named by its first line.
 
-    Line ends inside a document become `\\n`; those around it are dropped, and a document of blanks alone is none.
+    Line ends inside a document become `\n`; those around it are dropped, and a document of blanks alone is none.
     A document of n bytes takes up to 2 n + k n while it is read (k as for `JsonlCorpus`). Documents of single lines
     are read in pieces of 16 MiB, others by the file.
     """

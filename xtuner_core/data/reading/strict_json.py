@@ -14,9 +14,9 @@ from xtuner_core.data.reading.faults import Fault
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text.
+    r"""The value of a JSON text.
 
-    Takes memory for the text once more, three times where it has escapes (`\\n`).
+    Takes memory for the text once more, three times where it has escapes (`\n`).
 
     :raises Fault: it is no JSON, names a key twice, or holds NaN, Infinity or a lone surrogate.
     """
