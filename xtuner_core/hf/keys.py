@@ -12,8 +12,6 @@ from typing import Any
 
 NEUTRAL = frozenset(
     {
-        "_attn_implementation",
-        "_name_or_path",
         "architectures",
         "dtype",
         "id2label",
@@ -28,7 +26,8 @@ NEUTRAL = frozenset(
         "use_cache",
     }
 )
-"""Keys that say nothing about what a model computes, and so are passed over in every family."""
+"""Keys that say nothing about what a model computes, and so are passed over in every family; so are the private ones,
+which begin with `_`, and the ids of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ class ConfigKeys:
             raise ValueError(f"config.json has model_type = {config['model_type']!r}, not {self.model_type!r}")
         known = NEUTRAL | self.passed_over | self.own | self.required.keys() | self.optional.keys()
         for key, value in config.items():
-            if value is None or key in known:
+            if value is None or key in known or key.startswith("_") or key.endswith("_token_id"):
                 continue
             if key not in self.only:
                 raise ValueError(

@@ -133,6 +133,11 @@ def test_missing_optional_keys_mean_what_transformers_takes_them_to_mean():
     assert LlamaConfig.from_hf(bare) == LlamaConfig.from_hf(json.loads(TheirConfig(**bare).to_json_string()))
 
 
+def test_keys_that_change_nothing_are_passed_over():
+    beside = {"_model_name_or_path": "here", "unk_token_id": 0, "dtype": "bfloat16", "sliding_window": None}
+    assert LlamaConfig.from_hf(PUBLISHED_1B | beside) == LlamaConfig.from_hf(PUBLISHED_1B)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
