@@ -154,7 +154,7 @@ class _Run:
             with self._overhead:
                 step = meter.step(result, batch, waited=waited, more=more)
                 if result.skipped:
-                    self._log.warning("step skipped: loss or gradient is not finite", step=result.step)
+                    self._log.warning("step skipped", step=result.step, reason=result.reason)
             self._observers.on_step(step)
         return False
 

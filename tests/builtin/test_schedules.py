@@ -87,7 +87,7 @@ def test_a_run_that_the_schedule_does_not_fit_is_refused_before_its_first_step(t
     composition = compose_tiny({"output": str(tmp_path), "schedule": schedule})
     with pytest.raises(ConfigError, match="do not fit into a run of 2"):
         run(composition)
-    assert not list(tmp_path.glob("*/metrics.jsonl"))
+    assert [file.read_text() for file in tmp_path.glob("*/metrics.jsonl")] == [""]
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.3, 0.7), (0.15, 0.85)])

@@ -21,6 +21,7 @@ from xtuner_core.builtin.adamw.config import AdamWConfig
 from xtuner_core.builtin.adamw.optimizer import AdamW
 from xtuner_core.builtin.cpu.device import CpuDevice
 from xtuner_core.builtin.cross_entropy.loss import TokenMean
+from xtuner_core.config.root import EngineConfig
 from xtuner_core.contracts.batch import Document, PackedBatch, pack
 from xtuner_core.contracts.model import AuxiliaryLoss, ModelOutput, Prediction
 from xtuner_core.contracts.precision import PrecisionPolicy
@@ -151,7 +152,7 @@ def rig(
         optimizer=optimizer,
         schedule=lambda step, steps: 1.0,
         masters=masters,
-        clip_norm=clip_norm,
+        settings=EngineConfig(clip_norm=clip_norm),
         operators=binder.rows,
     )
     return Rig(engine, model, optimizer)

@@ -17,7 +17,7 @@ class Config:
         return sum(length * length for length in lengths)
 
 
-def meter(toy, peak=None):
+def meter(toy, peak=None, rates=None):
     device = SimpleNamespace(memory=lambda: MemoryFigures(allocated=1, peak=123))
     facts = DeviceFacts(
         chip="abacus",
@@ -25,7 +25,7 @@ def meter(toy, peak=None):
         memory_bytes=1,
         peak_flops={} if peak is None else {"bfloat16": peak},
     )
-    engine = SimpleNamespace(device=device, policy=toy.BF16)
+    engine = SimpleNamespace(device=device, policy=toy.BF16, optimizer=SimpleNamespace(rates=rates or {}))
     return Meter(config=Config(), engine=engine, facts=facts, steps=50)
 
 
@@ -82,3 +82,10 @@ def test_statistics_of_a_real_step_give_an_imbalance(toy):
     expected = max(load) * 2 / sum(load)
     assert imbalance(found.statistics)["expert_imbalance.max"] == pytest.approx(expected)
     assert torch.tensor(load).sum() == found.tokens
+
+
+def test_learning_rates_that_differ_are_told_by_group(toy):
+    batch = toy.split(toy.documents(), 1)
+    metrics = meter(toy, rates={"embed": 0.5}).step(result(), batch, waited=0.0, more={}).metrics
+    assert metrics["learning_rate.embed"] == result().learning_rate / 2
+    assert not any("learning_rate" in name for name in meter(toy).step(result(), batch, waited=0.0, more={}).metrics)

@@ -37,6 +37,8 @@ class StepResult:
     """The model's statistics summed over the step, as nested lists of numbers."""
     skipped: bool = False
     """Whether loss or gradient was not finite; then nothing was updated and every weight keeps its bits."""
+    reason: str = ""
+    """Why it was skipped: which loss, or the role and the name of the parameter whose gradient was the first."""
     times: Mapping[str, float] = field(default_factory=dict)
     """Seconds of the host in `data`, `forward`, `backward` and `optimizer`; a device may work on meanwhile."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from xtuner_core.engine.inputs import cache_folder, check_vocabulary, choose_tok
 from xtuner_core.engine.masters import MasterWeights, lift, master_weights
 from xtuner_core.engine.operators import OperatorBinder, OperatorRow
 from xtuner_core.engine.process import default_dtype
+from xtuner_core.engine.rules import Treatment, freeze, resolve
 from xtuner_core.hf.coverage import check_coverage
 from xtuner_core.hf.initialise import initialise
 from xtuner_core.hf.materialise import materialise
@@ -51,22 +52,25 @@ class Blueprint:
     policy: PrecisionPolicy
     followers: frozenset[str]
     """Parameters that follow the policy (`engine.masters.lift`)."""
+    treatments: Mapping[str, Treatment]
+    """What the run's rules come to; what they freeze is frozen."""
     loss: Loss
     binder: OperatorBinder
 
 
-def wire(parts: Parts, device: Device, folder: Path, report: Report) -> Wired:
+def wire(parts: Parts, device: Device, folder: Path, report: Report, weights: Path | None = None) -> Wired:
     """Build everything that a run needs.
 
     :param folder: the run's.
     :param report: writes a warning to the run's log.
+    :param weights: Hugging Face folder that comes before what the plan starts from: a checkpoint's.
     :raises XTunerCoreError: a text, a checkpoint or a combination that cannot be used.
     """
     corpora = open_corpora(parts)
     tokenizer = choose_tokenizer(parts, corpora)
     drawn = draw(parts, device)
     check_vocabulary(drawn.model, tokenizer)
-    fill(parts, drawn.model, device)
+    fill(parts, drawn.model, device, weights)
     engine = _engine(parts, drawn, device, tuple(corpora))
     services = Services(
         engine=engine,
@@ -87,14 +91,14 @@ def wire(parts: Parts, device: Device, folder: Path, report: Report) -> Wired:
 def operator_rows(parts: Parts, device: Device) -> tuple[OperatorRow, ...]:
     """Bind a run's operators on the meta device, for display: no weight is read or allocated."""
     drawn = draw(parts, device)
-    _optimizer(parts, drawn, master_weights(drawn.model, drawn.policy, drawn.followers))
+    _optimizer(parts, drawn, _masters(drawn))
     return drawn.binder.rows
 
 
 def draw(parts: Parts, device: Device) -> Blueprint:
     """Build the model on the meta device, apply precision and strategies by stage, and bind its operators.
 
-    :raises ComposeError: a use has no implementation.
+    :raises ComposeError: a use has no implementation, or a rule of `parameters` cannot be kept.
     """
     precision: Precision = parts.make("precision")
     policy = precision.policy
@@ -108,6 +112,8 @@ def draw(parts: Parts, device: Device) -> Blueprint:
                 followers = lift(model, policy)
             else:
                 model = strategy.apply(model, context)
+    treatments = resolve(parts.core.parameters, model)
+    freeze(model, treatments)
     loss: Loss = parts.make("loss")
     binder = OperatorBinder(
         [(offer.plugin, implementation) for offer, implementation in parts.operators()],
@@ -116,7 +122,7 @@ def draw(parts: Parts, device: Device) -> Blueprint:
         deterministic=is_deterministic(parts, device),
     )
     binder.bind([*model.modules(), loss], dtype=policy.compute)
-    return Blueprint(model=model, policy=policy, followers=followers, loss=loss, binder=binder)
+    return Blueprint(model=model, policy=policy, followers=followers, treatments=treatments, loss=loss, binder=binder)
 
 
 def _in_stages(parts: Parts) -> Iterator[Parallelism | None]:
@@ -131,21 +137,25 @@ def _in_stages(parts: Parts) -> Iterator[Parallelism | None]:
     yield from (parts.make(key) for key in ordered[turn:])
 
 
-def fill(parts: Parts, model: nn.Module, device: Device) -> None:
-    """Give the model memory, and weights: the checkpoint's that the run names, else those of the seed."""
+def fill(parts: Parts, model: nn.Module, device: Device, weights: Path | None = None) -> None:
+    """Give the model memory, and weights: those given here, else `init`'s, the model's path's, the seed's.
+
+    :param weights: Hugging Face folder.
+    """
     weight_map = cast("Model", model).weight_map()
     pick = parts.plan.pick("model")
     assert pick is not None
     check_coverage(model, weight_map, plugin=pick.plugin)
     materialise(model, device.torch_device)
-    if pick.source:
-        read_weights(model, weight_map, Path(pick.source))
+    source = weights or parts.core.init or pick.source
+    if source:
+        read_weights(model, weight_map, Path(source))
     else:
         initialise(model, weight_map, parts.core.seed)
 
 
 def _engine(parts: Parts, drawn: Blueprint, device: Device, datasets: tuple[str, ...]) -> Engine:
-    masters = master_weights(drawn.model, drawn.policy, drawn.followers)
+    masters = _masters(drawn)
     return Engine(
         model=drawn.model,
         device=device,
@@ -154,10 +164,14 @@ def _engine(parts: Parts, drawn: Blueprint, device: Device, datasets: tuple[str,
         optimizer=_optimizer(parts, drawn, masters),
         schedule=parts.make("schedule"),
         masters=masters,
-        clip_norm=parts.core.engine.clip_norm,
+        settings=parts.core.engine,
         operators=drawn.binder.rows,
         datasets=datasets,
     )
+
+
+def _masters(drawn: Blueprint) -> MasterWeights:
+    return master_weights(drawn.model, drawn.policy, drawn.followers, drawn.treatments)
 
 
 def _optimizer(parts: Parts, drawn: Blueprint, masters: MasterWeights) -> Optimizer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from xtuner_core.config.root import EngineConfig
 from xtuner_core.contracts.algorithm import StepResult
 from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.device import Device
@@ -16,6 +17,7 @@ from xtuner_core.contracts.optimizer import Optimizer, Schedule
 from xtuner_core.contracts.precision import PrecisionPolicy
 from xtuner_core.contracts.sampling import Sample, Sampling
 from xtuner_core.engine.masters import MasterWeights
+from xtuner_core.engine.non_finite import tolerate
 from xtuner_core.engine.objective import Objective, StepTotals, score
 from xtuner_core.engine.operators import OperatorRow
 from xtuner_core.engine.step import Stepper
@@ -32,13 +34,15 @@ class Engine:
     optimizer: Optimizer
     schedule: Schedule
     masters: MasterWeights
-    clip_norm: float | None
+    settings: EngineConfig
     operators: tuple[OperatorRow, ...] = ()
     """What was bound, for display."""
     datasets: tuple[str, ...] = ()
     """Names of the run's datasets, in the order of the batches' field `DATASET`."""
     steps_taken: int = 0
     """Those that were skipped included."""
+    skipped_in_a_row: int = 0
+    """Steps skipped since the last that was not; goes into a checkpoint beside `steps_taken`."""
 
     def __post_init__(self) -> None:
         self._stepper = Stepper(
@@ -47,7 +51,7 @@ class Engine:
             optimizer=self.optimizer,
             masters=self.masters,
             device=self.device.torch_device,
-            clip_norm=self.clip_norm,
+            clip_norm=self.settings.clip_norm,
         )
 
     def step(self, batches: Sequence[PackedBatch], *, steps: int) -> StepResult:
@@ -55,12 +59,14 @@ class Engine:
 
         :param batches: its micro-batches, on the host.
         :param steps: of the whole run, for the learning-rate schedule.
+        :raises RunError: loss or gradient was not finite, and the settings bear no such step, or not so many.
         """
         step = self.steps_taken + 1
         learning_rate = self.optimizer.learning_rate * self.schedule(step, steps)
         totals = StepTotals.of(self.loss, batches, self.datasets)
         result = self._stepper(batches, totals, step=step, learning_rate=learning_rate)
         self.steps_taken = step
+        self.skipped_in_a_row = tolerate(result, self.skipped_in_a_row, self.settings)
         return result
 
     @torch.no_grad()

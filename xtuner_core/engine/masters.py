@@ -6,6 +6,7 @@ of its own choosing (a float32 router, say) keeps that in computation, in reduct
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from xtuner_core.contracts.optimizer import OptimizedParameter
 from xtuner_core.contracts.precision import PrecisionPolicy
 from xtuner_core.engine.gradients import GradientSum
+from xtuner_core.engine.matrices import fused_matrices
+from xtuner_core.engine.rules import Treatment
 from xtuner_core.errors import RunError
 from xtuner_core.nn.roles import parameter_role
 
@@ -49,23 +52,28 @@ class MasterWeights:
                 torch._foreach_copy_(list(parameters), list(masters))
 
 
-def master_weights(model: nn.Module, policy: PrecisionPolicy, followers: frozenset[str]) -> MasterWeights:
+def master_weights(
+    model: nn.Module,
+    policy: PrecisionPolicy,
+    followers: frozenset[str],
+    treatments: Mapping[str, Treatment] | None = None,
+) -> MasterWeights:
     """Set a filled model to its compute dtype, keeping what it was filled with as master copies.
 
     :param followers: what `lift` returned.
+    :param treatments: what the run's rules come to (`rules.resolve`); freezing has been done.
     :raises RunError: no parameter is trainable.
     """
-    roles = parameter_role(model)
     optimized: list[OptimizedParameter] = []
     copies: list[tuple[nn.Parameter, Tensor]] = []
     sums: list[tuple[nn.Parameter, torch.dtype]] = []
+    describe = _Describer(model, treatments or {})
     for name, parameter in model.named_parameters():
         follows = name in followers
         master = _lower(parameter, policy) if follows else parameter
         if not parameter.requires_grad:
             continue
-        role, layer = roles[name]
-        optimized.append(OptimizedParameter(name=name, role=role, layer=layer, tensor=master))
+        optimized.append(describe(name, master))
         sums.append((parameter, policy.reduction if follows else parameter.dtype))
         if master is not parameter:
             copies.append((parameter, master))
@@ -73,6 +81,29 @@ def master_weights(model: nn.Module, policy: PrecisionPolicy, followers: frozens
         raise RunError("no parameter of the model is trainable", fix="leave some of them unfrozen")
     gradients = GradientSum([parameter for parameter, _ in sums], [dtype for _, dtype in sums])
     return MasterWeights(optimized=tuple(optimized), gradients=gradients, copies=tuple(copies))
+
+
+class _Describer:
+    """What an optimizer is told of each parameter."""
+
+    def __init__(self, model: nn.Module, treatments: Mapping[str, Treatment]) -> None:
+        self._roles = parameter_role(model)
+        self._matrices = fused_matrices(model)
+        self._treatments = treatments
+
+    def __call__(self, name: str, tensor: Tensor) -> OptimizedParameter:
+        role, layer = self._roles[name]
+        treatment = self._treatments.get(name, Treatment())
+        return OptimizedParameter(
+            name=name,
+            role=role,
+            layer=layer,
+            tensor=tensor,
+            learning_rate_factor=treatment.learning_rate_factor,
+            weight_decay=treatment.weight_decay,
+            group=treatment.group,
+            matrices=self._matrices.get(name, ()),
+        )
 
 
 def _lower(parameter: nn.Parameter, policy: PrecisionPolicy) -> Tensor:

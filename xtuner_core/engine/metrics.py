@@ -17,6 +17,9 @@ WINDOW = 20
 """Steps over which rates are taken."""
 
 
+_TOTALS = ("tokens", "skipped", "loss", "seconds")
+
+
 class Meter:
     """Turns steps into what observers are told.
 
@@ -27,6 +30,7 @@ class Meter:
     def __init__(self, *, config: ModelConfig, engine: Engine, facts: DeviceFacts, steps: int) -> None:
         self._config = config
         self._device = engine.device
+        self._rates = engine.optimizer.rates
         self._peak_flops = facts.peak_flops.get(str(engine.policy.compute).removeprefix("torch."))
         self._steps = steps
         self._recent: deque[tuple[int, int, float]] = deque(maxlen=WINDOW)
@@ -36,6 +40,15 @@ class Meter:
         """Of the last step; None before the first."""
         self.seconds = 0.0
         """Of all steps, waiting for their batches included."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals."""
+        return {name: getattr(self, name) for name in _TOTALS}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there; rates begin anew."""
+        for name in _TOTALS:
+            setattr(self, name, state[name])
 
     def step(
         self, result: StepResult, batches: Sequence[PackedBatch], *, waited: float, more: Mapping[str, float]
@@ -64,6 +77,7 @@ class Meter:
             metrics={
                 "seconds.wait": waited,
                 "skipped_steps": self.skipped,
+                **{f"learning_rate.{name}": result.learning_rate * rate for name, rate in self._rates.items()},
                 **{f"loss.{name}": loss for name, loss in result.loss_by_dataset.items()},
                 **imbalance(result.statistics),
                 **more,

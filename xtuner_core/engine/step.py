@@ -18,6 +18,7 @@ from xtuner_core.contracts.optimizer import Optimizer
 from xtuner_core.engine.by_dataset import by_name
 from xtuner_core.engine.gradients import gradient_norm
 from xtuner_core.engine.masters import MasterWeights
+from xtuner_core.engine.non_finite import explain
 from xtuner_core.engine.objective import Objective, StepTotals
 
 
@@ -87,6 +88,7 @@ class Stepper:
             scalars, summed = read(wanted, {**statistics.tensors, **datasets.tensors})
         applied = all(math.isfinite(value) for value in scalars.values())
         norm = scalars.pop(_NORM)
+        reason = "" if applied else explain(scalars, grads, self._masters.optimized)
         with times.of("optimizer"):
             if applied:
                 self._apply(grads, norm, learning_rate, statistics.tensors)
@@ -103,6 +105,7 @@ class Stepper:
             loss_by_dataset=by_name(totals.datasets, summed.pop(_DATASETS, ())),
             statistics=summed,
             skipped=not applied,
+            reason=reason,
             times=dict(times),
         )
 

@@ -33,4 +33,5 @@ def orthogonalised(matrices_SMN: Tensor, *, steps: int, eps: float, dtype: torch
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
+    found: Tensor = x.mT if tall else x
+    return found
