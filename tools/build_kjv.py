@@ -21,6 +21,18 @@ from xtuner_core.builtin.kjv.text import END_OF_TEXT, heading, join_chapters
 
 VERSE = re.compile(r" +\d+ (?P<words>.*)")
 
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize + ':\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
+)
+"""A conversation in plain words: the tokenizer has one special token, which ends every turn."""
+
 
 def main() -> None:
     """Write text.xz, held_out.txt, tokenizer.json and tokenizer_config.json."""
@@ -82,6 +94,7 @@ def write_tokenizer_config(folder: Path) -> None:
         "eos_token": END_OF_TEXT,
         "clean_up_tokenization_spaces": False,
         "model_max_length": 8192,
+        "chat_template": CHAT_TEMPLATE,
     }
     folder.joinpath("tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="ascii")
 

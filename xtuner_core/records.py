@@ -178,6 +178,9 @@ class AlgorithmProvider(Provider[Config]):
     """The loss that it takes where the run picks none."""
     recipe: str | None = None
     """Recipe of its plugin that a run without a recipe starts from."""
+    demo: str | None = None
+    """Recipe of its plugin that a run starts from in place of `recipe` where the user names no recipe, model, `init` or
+    dataset: one that brings all of these along, small enough for a laptop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xtuner_core.config.layers import (
+    Assignment,
     Layer,
     flatten,
     listed_plugins,
@@ -73,15 +74,15 @@ def _shipped(host: Host, name: str) -> Layer:
 
 def _default(host: Host, named: Sequence[str], layers: Layers, *, alone: bool) -> Layer:
     """The algorithm's recipe; beside a recipe of the user's, only what that leaves to it."""
-    name = _algorithm_recipe(host, named, layers)
+    name = _algorithm_recipe(host, named, layers, alone=alone)
     if name is None and not alone:
         return []
     default = _shipped(host, name or next(r.name for _, r in host.recipes().values() if r.default))
     return default if alone else [a for a in default if a.path[0] in SLOTS and a.path[0] not in OWN_SLOTS]
 
 
-def _algorithm_recipe(host: Host, named: Sequence[str], layers: Layers) -> str | None:
-    """Recipe of the algorithm that the user names, explicitly or by its plugin."""
+def _algorithm_recipe(host: Host, named: Sequence[str], layers: Layers, *, alone: bool) -> str | None:
+    """Recipe of the algorithm that the user names, explicitly or by its plugin: its demonstration's, or its own."""
     key = (("algorithm",), ("algorithm", "name"))
     written = [a.value for layer in (layers.recipe, layers.command) for a in layer if a.path in key]
     offer = Lookup(host).find("algorithm", written[-1]).offer if written else Naming(named, host).fills("algorithm")
@@ -89,7 +90,19 @@ def _algorithm_recipe(host: Host, named: Sequence[str], layers: Layers) -> str |
         return None
     assert isinstance(offer.provider, AlgorithmProvider)
     recipe = offer.provider.recipe
+    if alone and not any(map(_brings, layers.command)):
+        recipe = offer.provider.demo or recipe
     if recipe is not None and recipe not in host.recipes():
         message = f"{offer} starts from the recipe {recipe!r}, which its plugin does not ship"
         raise ContractError(message, fix=f"update or uninstall {offer.distribution}", plugin=offer.plugin)
     return recipe
+
+
+def _brings(written: Assignment) -> bool:
+    """Whether the user brings a model, weights or data; a value of what the demonstration picks is neither."""
+    slot, *rest = written.path
+    return {
+        "init": not rest,
+        "model": rest in ([], ["name"]),
+        "dataset": len(rest) < 2 or rest[1:] == ["name"],
+    }.get(slot, False)

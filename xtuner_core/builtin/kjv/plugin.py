@@ -1,4 +1,4 @@
-"""Offers the dataset kjv."""
+"""Offers the datasets kjv and kjv_questions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ KJV: Provider[Any] = Provider(
     factory="xtuner_core.builtin.kjv.dataset:open_corpus",
     summary="the King James Bible, 4 MB by chapters, with a tokenizer of 4096 ids",
 )
+QUESTIONS: Provider[Any] = Provider(
+    slot="dataset",
+    name="kjv_questions",
+    factory="xtuner_core.builtin.kjv.questions:open_corpus",
+    summary="4,000 questions about its verses with answers, made from the text",
+)
 
 
 @hookimpl
@@ -23,5 +29,5 @@ def xtuner_plugin() -> PluginInfo:
 
 @hookimpl
 def xtuner_providers() -> Iterable[Provider[Any]]:
-    """Offer the text."""
-    return [KJV]
+    """Offer the text, and questions about it."""
+    return [KJV, QUESTIONS]

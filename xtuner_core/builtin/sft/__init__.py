@@ -1,0 +1,1 @@
+"""Algorithm sft: supervised fine-tuning on conversations, texts and token ids."""
