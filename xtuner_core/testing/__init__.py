@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from xtuner_core.testing.fakes import fake_plugin
     from xtuner_core.testing.loss import LossContract
     from xtuner_core.testing.model import ModelContract
+    from xtuner_core.testing.observer import ObserverContract
+    from xtuner_core.testing.operator import OperatorCase, OperatorContract
     from xtuner_core.testing.parallelism import ParallelismSmoke
     from xtuner_core.testing.plugin import PluginContract
     from xtuner_core.testing.reference import ReferencedModelContract
@@ -39,6 +41,9 @@ _HOMES = {
     "FakeEngine": "fake_engine",
     "LossContract": "loss",
     "ModelContract": "model",
+    "ObserverContract": "observer",
+    "OperatorCase": "operator",
+    "OperatorContract": "operator",
     "PACKINGS": "documents",
     "ParallelismSmoke": "parallelism",
     "PluginContract": "plugin",
@@ -75,6 +80,9 @@ __all__ = [
     "FakeEngine",
     "LossContract",
     "ModelContract",
+    "ObserverContract",
+    "OperatorCase",
+    "OperatorContract",
     "ParallelismSmoke",
     "PluginContract",
     "ReferencedModelContract",
