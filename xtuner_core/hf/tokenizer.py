@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xtuner_core.contracts.tokenizer import Alignment
 from xtuner_core.errors import DataError
+from xtuner_core.hf.align import LiteralTokenizer, align
 from xtuner_core.hf.config import read_json
 
 TOKENIZER_FILES = (
@@ -32,7 +33,9 @@ TOKENIZER_FILES = (
 class HfTokenizer:
     """The contract's tokenizer on `tokenizers.Tokenizer`."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, *, end_of_text: int, folder: Path) -> None:
+    def __init__(
+        self, tokenizer: tokenizers.Tokenizer, *, end_of_text: int, folder: Path, stop_tokens: Sequence[int] = ()
+    ) -> None:
         # A file may ask for truncation or padding; both would silently change what is trained on.
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -41,14 +44,15 @@ class HfTokenizer:
         self._tokenizer = tokenizer
         self.size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
         self.end_of_text = end_of_text
+        self.stop_tokens = (*(number for number in stop_tokens if number != end_of_text), end_of_text)
         self.folder = folder
         self.merges = isinstance(tokenizer.model, tokenizers.models.BPE)
         added = tokenizer.get_added_tokens_decoder()
         self.special_tokens = {token.content: number for number, token in added.items() if token.special}
 
     def fingerprint(self) -> str:
-        """Identify vocabulary, merges, rules and the end of text, wherever the files lie."""
-        return hashlib.sha256(f"{self.end_of_text} {self._tokenizer.to_str()}".encode()).hexdigest()
+        """Identify vocabulary, merges, rules and what ends a text or a turn, wherever the files lie."""
+        return hashlib.sha256(f"{self.stop_tokens} {self._tokenizer.to_str()}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without special tokens added."""
@@ -62,19 +66,16 @@ class HfTokenizer:
 
     def align_batch(self, texts: Sequence[str]) -> list[Alignment]:
         """Ids of each text, and the characters that each id stands for."""
-        return [_aligned(encoding) for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        return align(self._tokenizer, texts)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of `token_ids`, special tokens left out; no spaces are cleaned up."""
-        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    def literal(self) -> LiteralTokenizer:
+        """The same vocabulary and rules, for texts in which special tokens are spelled out as content."""
+        return LiteralTokenizer(self._tokenizer.to_str())
+
+    def decode(self, token_ids: Sequence[int], *, special_tokens: bool = False) -> str:
+        """Text of `token_ids`, special tokens left out or as their own text; no spaces are cleaned up."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=not special_tokens)
         return text
-
-
-def _aligned(encoding: tokenizers.Encoding) -> Alignment:
-    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    words = np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
-    ids = np.array(encoding.ids, dtype=np.uint32)
-    return Alignment(ids, offsets[:, 0], offsets[:, 1], words)
 
 
 def load_tokenizer(folder: Path | str) -> HfTokenizer:
@@ -95,7 +96,8 @@ def load_tokenizer(folder: Path | str) -> HfTokenizer:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise DataError(f"{file} is not a tokenizer: {error}", fix="fetch the file again") from error
-    return HfTokenizer(tokenizer, end_of_text=_end_of_text(folder, tokenizer), folder=folder)
+    end_of_text = _end_of_text(folder, tokenizer)
+    return HfTokenizer(tokenizer, end_of_text=end_of_text, folder=folder, stop_tokens=_stop_tokens(folder))
 
 
 def _end_of_text(folder: Path, tokenizer: tokenizers.Tokenizer) -> int:
@@ -110,15 +112,23 @@ def _end_of_text(folder: Path, tokenizer: tokenizers.Tokenizer) -> int:
                 fix="take both files from one tokenizer",
             )
         return int(number)
-    for name in ("generation_config.json", "config.json"):
-        found = _optional(folder / name).get("eos_token_id")
-        if isinstance(found, list) and found:
-            found = found[0]
-        if isinstance(found, int):
-            return found
+    stops = _stop_tokens(folder)
+    if stops:
+        return stops[0]
     raise DataError(
         f"the tokenizer in {folder} names no end of text", fix='add "eos_token" to its tokenizer_config.json'
     )
+
+
+def _stop_tokens(folder: Path) -> list[int]:
+    """`eos_token_id` of the first file that has one; a model's turn may end with another token than its texts."""
+    for name in ("generation_config.json", "config.json"):
+        found = _optional(folder / name).get("eos_token_id")
+        if isinstance(found, int):
+            return [found]
+        if isinstance(found, list) and found:
+            return [number for number in found if isinstance(number, int)]
+    return []
 
 
 def _optional(file: Path) -> dict[str, Any]:

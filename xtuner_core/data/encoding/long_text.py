@@ -23,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from xtuner_core.contracts.tokenizer import Alignment, Tokenizer
+from xtuner_core.contracts.tokenizer import Aligner, Alignment
 
 PIECE = 1 << 18
 """Characters of a piece."""
@@ -35,13 +35,24 @@ SHIFTS = 32
 """Beginnings that are tried, a character apart, before the overlap is doubled."""
 
 
-def encode_long(text: str, tokenizer: Tokenizer, *, piece: int = PIECE, overlap: int = OVERLAP) -> NDArray[np.uint32]:
+def encode_long(text: str, tokenizer: Aligner, *, piece: int = PIECE, overlap: int = OVERLAP) -> NDArray[np.uint32]:
     """Ids of `text` as one call would give them: uint32 [t].
 
     :param piece: characters of one call; twice as many, and so on, only where neighbours do not agree.
     :param overlap: at most half of `piece`.
     """
-    joined: list[NDArray[np.uint32]] = []
+    return np.concatenate([part.token_ids for part in _parts(text, tokenizer, piece, overlap)])
+
+
+def align_long(text: str, tokenizer: Aligner, *, piece: int = PIECE, overlap: int = OVERLAP) -> Alignment:
+    """Ids of `text` and their places, as one call would give them; but `words` counts anew in each piece."""
+    parts = list(_parts(text, tokenizer, piece, overlap))
+    columns = ("token_ids", "starts", "ends", "words")
+    return Alignment(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+
+
+def _parts(text: str, tokenizer: Aligner, piece: int, overlap: int) -> Iterator[Alignment]:
+    """Yield the tokens of each piece up to where the next one takes over."""
     start, stop, taken = 0, piece, 0
     here = _align(text, start, stop, tokenizer)
     while stop < len(text):
@@ -50,17 +61,21 @@ def encode_long(text: str, tokenizer: Tokenizer, *, piece: int = PIECE, overlap:
             following = _align(text, begin, end, tokenizer)
             cut = _agreement(here, following, begin, stop, inside=tokenizer.merges)
             if cut:
-                joined.append(here.token_ids[taken : cut[0]])
+                yield _cut(here, taken, cut[0])
                 start, stop, here, taken = begin, end, following, cut[1]
                 break
         else:
             stop += stop - start
             here = _align(text, start, stop, tokenizer)
-    joined.append(here.token_ids[taken:])
-    return np.concatenate(joined)
+    yield _cut(here, taken, len(here.token_ids))
 
 
-def _beginnings(text: str, here: Alignment, start: int, stop: int, overlap: int, tokenizer: Tokenizer) -> Iterator[int]:
+def _cut(piece: Alignment, start: int, stop: int) -> Alignment:
+    part = slice(start, stop)
+    return Alignment(piece.token_ids[part], piece.starts[part], piece.ends[part], piece.words[part])
+
+
+def _beginnings(text: str, here: Alignment, start: int, stop: int, overlap: int, tokenizer: Aligner) -> Iterator[int]:
     """Yield where a piece behind `here` can begin, as a short look at each place shows."""
     shifts = SHIFTS
     while 2 * overlap <= stop - start:
@@ -73,7 +88,7 @@ def _beginnings(text: str, here: Alignment, start: int, stop: int, overlap: int,
         shifts, overlap = 0, 2 * overlap
 
 
-def _align(text: str, start: int, stop: int, tokenizer: Tokenizer) -> Alignment:
+def _align(text: str, start: int, stop: int, tokenizer: Aligner) -> Alignment:
     """Tokenise a part; places count in the whole text."""
     part = tokenizer.align_batch([text[start:stop]])[0]
     return Alignment(part.token_ids, part.starts + start, part.ends + start, part.words)
