@@ -92,6 +92,17 @@ def test_the_summary_names_held_out_bits_beside_those_of_xz_the_samples_and_the_
     assert "runs/a/export" in text
 
 
+def test_the_summary_names_the_loss_where_no_text_is_scored_and_what_it_was_before():
+    out = io.StringIO()
+    observer = build_console(ConsoleConfig(), folder=Path(), err=io.StringIO(), out=out)
+    scores = {"held_out": {"loss": 1.25, "perplexity": 3.49}, "held_out_at_start": {"loss": 2.5, "perplexity": 12.18}}
+    observer.on_end(RunEnd(status="finished", steps=1, seconds=0.1, summary=scores))
+    assert (
+        "held-out data: loss 1.250, perplexity 3.49; before the first step: loss 2.500, perplexity 12.18\n"
+        in out.getvalue()
+    )
+
+
 def test_the_summary_is_one_object_where_json_is_asked(run_step: Steps):
     text = told(ConsoleConfig(format="json"), run_step, steps=1, err=io.StringIO())
     assert json.loads(text) == {"status": "finished", "steps": 1, "seconds": 12.34, **SUMMARY}

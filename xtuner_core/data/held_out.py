@@ -35,7 +35,7 @@ class Part:
     @property
     def utf8_bytes(self) -> int:
         """Size of the documents as text; 0 where they are not all plain text that is trained on whole."""
-        bytes_C, lengths_C = self.store.text_bytes_D[self.chosen_C], self.store.lengths_D[self.chosen_C]
+        bytes_C, lengths_C = self.store.text_bytes[self.chosen_C], self.store.lengths[self.chosen_C]
         plain = self.store.header.weights is None
         empty_C = lengths_C == 2  # the ends of a text, and nothing between them
         return int(bytes_C.sum()) if plain and ((bytes_C > 0) | empty_C).all() else 0
@@ -82,12 +82,12 @@ def choose_held_out(stores: Mapping[str, TokenStore], tokens: int | None) -> Hel
     :param stores: by the name of the dataset.
     :param tokens: budget; None takes all.
     """
-    sizes = {name: int(store.lengths_D.sum()) for name, store in stores.items()}
+    sizes = {name: int(store.lengths.sum()) for name, store in stores.items()}
     chosen: dict[str, NDArray[np.int64]] = {}
     left = sum(sizes.values()) if tokens is None else tokens
     for done, name in enumerate(sorted(stores, key=lambda name: sizes[name])):
-        chosen[name] = _within(stores[name].lengths_D, left // (len(stores) - done))
-        left = max(0, left - int(stores[name].lengths_D[chosen[name]].sum()))
+        chosen[name] = _within(stores[name].lengths, left // (len(stores) - done))
+        left = max(0, left - int(stores[name].lengths[chosen[name]].sum()))
     return HeldOut(parts=tuple(Part(name=name, store=store, chosen_C=chosen[name]) for name, store in stores.items()))
 
 

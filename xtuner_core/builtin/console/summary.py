@@ -40,11 +40,19 @@ def _held_out(summary: Mapping[str, Any]) -> Iterator[str]:
     held_out = summary.get("held_out")
     if not held_out:
         return
-    line = f"held-out text: {held_out['bits_per_byte']:.3f} bits per byte over {held_out['bytes']} bytes"
-    xz = summary.get("xz")
+    xz, before, size = summary.get("xz"), summary.get("held_out_at_start"), held_out.get("bytes")
+    line = f"held-out {'text' if size else 'data'}: {_score(held_out)}" + (f" over {size} bytes" if size else "")
+    if before:
+        line += f"; before the first step: {_score(before)}"
     if xz:
         line += f"; xz -9e given the training text: {xz['bits_per_byte']:.3f} ({xz['ratio']:.2f} of it)"
     yield line
+
+
+def _score(found: Mapping[str, float]) -> str:
+    if "bits_per_byte" in found:
+        return f"{found['bits_per_byte']:.3f} bits per byte"
+    return f"loss {found['loss']:.3f}, perplexity {found['perplexity']:.2f}"
 
 
 def _samples(summary: Mapping[str, Any]) -> Iterator[str]:
