@@ -1,0 +1,202 @@
+"""The stores of a run's datasets: found in the cache, or made, by one run at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from xtuner_core.contracts.dataset import Origin, Shard, Split
+from xtuner_core.data.store.header import SCHEMA, Damaged
+from xtuner_core.data.store.pool import encode_shards, processes
+from xtuner_core.data.store.read import TokenStore
+from xtuner_core.data.store.shard import Job, Piece
+from xtuner_core.data.store.write import StoreWriter
+from xtuner_core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from xtuner_core.contracts.algorithm import Report, Services
+    from xtuner_core.data.encoding.encoded import Encoder
+
+PATIENCE = 30.0
+"""Seconds between two lines about progress, or about what is waited for."""
+
+
+def open_store(services: Services, encoder: Encoder, *, split: Split = "train") -> Mapping[str, TokenStore]:
+    """Open the encoded documents of a part, by dataset; what the cache does not hold is made first.
+
+    A store is made beside its place and renamed, by one run at a time: another that wants the same waits and opens
+    the result. One that was cut short or damaged is made again, with a warning.
+
+    :return: in the order of the run's datasets; one without such a part is not among them.
+    :raises DataError: a record is broken and `data.broken` is `refuse`, or a file cannot be read.
+    :raises UsageError: the cache cannot be written.
+    """
+    return {
+        name: _Opener(services, encoder, name, split).open()
+        for name, corpus in services.corpora.items()
+        if corpus.shards(split)
+    }
+
+
+class _Opener:
+    def __init__(self, services: Services, encoder: Encoder, dataset: str, split: Split) -> None:
+        self._settings = services.data
+        self._report = services.report
+        self._cache = services.cache / "tokens"
+        self._dataset = dataset
+        self._job = Job(
+            dataset=dataset,
+            corpus=services.corpora[dataset],
+            split=split,
+            encoder=encoder,
+            vocabulary=services.tokenizer.size,
+            folder=self._cache,
+        )
+        self._made_from = {
+            "schema": SCHEMA,
+            "corpus": self._job.corpus.fingerprint(),
+            "encoder": encoder.fingerprint(),
+            "split": split,
+            "vocabulary": services.tokenizer.size,
+        }
+        key = hashlib.sha256(json.dumps(self._made_from, sort_keys=True).encode()).hexdigest()
+        self._folder = self._cache / key[:32]
+
+    def open(self) -> TokenStore:
+        store = self._read()
+        if store is None:
+            with self._place(), _locked(self._folder.with_suffix(".lock"), self._report):
+                store = self._read() or self._make()
+        header = store.header
+        self._refuse_broken(header.broken, header.first_broken)
+        if header.broken:
+            first = [f"{Origin(file, line)}: {reason}" for file, line, reason in header.first_broken]
+            counts = {"dataset": self._dataset, "skipped": sum(header.broken.values()), "of": header.records}
+            self._report("data.broken", {**counts, "reasons": dict(header.broken), "first": first})
+        return store
+
+    def _read(self) -> TokenStore | None:
+        try:
+            return TokenStore(self._folder) if self._folder.exists() else None
+        except Damaged as error:
+            self._report(
+                "data.cache_damaged", {"folder": str(self._folder), "reason": str(error), "then": "made again"}
+            )
+            return None
+        except OSError as error:
+            raise _unusable(self._folder, error) from error
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            yield
+        except OSError as error:
+            raise _unusable(self._cache, error) from error
+
+    def _make(self) -> TokenStore:
+        """Make the store beside its place; this process holds the lock."""
+        for left in self._cache.glob(f".{self._folder.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(dir=self._cache, prefix=f".{self._folder.name}."))
+        try:
+            self._write(partial)
+            self._publish(partial)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return TokenStore(self._folder)
+
+    def _write(self, partial: Path) -> None:
+        pieces = partial / "pieces"
+        pieces.mkdir()
+        job = Job(**{**_fields(self._job), "folder": pieces})
+        shards = self._job.corpus.shards(self._job.split)
+        progress = Progress(self._dataset, shards, self._report)
+        writer = StoreWriter(partial, job.ids)
+        with closing(encode_shards(job, shards, processes(self._settings.workers, shards))) as made:
+            for piece in made:
+                self._refuse_broken(piece.broken, piece.first_broken)
+                writer.append(piece, pieces)
+                progress.add(piece)
+        writer.close(self._made_from)
+        pieces.rmdir()
+
+    def _publish(self, partial: Path) -> None:
+        damaged = Path(tempfile.mkdtemp(dir=self._cache, prefix=f".{self._folder.name}."))
+        try:
+            if self._folder.exists():
+                self._folder.rename(damaged / "store")
+            partial.chmod(0o755)
+            partial.rename(self._folder)
+        finally:
+            shutil.rmtree(damaged, ignore_errors=True)
+
+    def _refuse_broken(self, counts: Mapping[str, int], first: Sequence[tuple[str, int | None, str]]) -> None:
+        if not counts or self._settings.broken == "skip":
+            return
+        file, line, reason = first[0]
+        more = sum(counts.values()) - 1
+        also = f"; {more} more are broken in what was read of dataset {self._dataset}" if more else ""
+        raise DataError(
+            f"{Origin(file, line)} cannot be used: {reason}{also}",
+            fix="mend it, or set data.broken=skip to go on without such records",
+        )
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in job.__slots__}
+
+
+class Progress:
+    """Says every `PATIENCE` seconds how far tokenising has come."""
+
+    def __init__(self, dataset: str, shards: Sequence[Shard], report: Report) -> None:
+        self._dataset = dataset
+        self._bytes = {shard.index: shard.bytes for shard in shards}
+        self._report = report
+        self._begun = self._said = monotonic()
+        self._read, self._documents, self._tokens = 0, 0, 0
+
+    def add(self, piece: Piece) -> None:
+        """Count a piece."""
+        self._read += self._bytes[piece.index]
+        self._documents += piece.documents
+        self._tokens += piece.tokens
+        now = monotonic()
+        if now - self._said >= PATIENCE:
+            self._said = now
+            share = self._read / max(1, sum(self._bytes.values()))
+            values = {"dataset": self._dataset, "documents": self._documents, "tokens": self._tokens}
+            self._report("data.tokenising", {**values, "share": round(share, 3), "seconds": round(now - self._begun)})
+
+
+@contextmanager
+def _locked(file: Path, report: Report) -> Iterator[None]:
+    """Hold the lock of a store, which the system takes back when a process ends, however it ends."""
+    lock = FileLock(file, timeout=PATIENCE)
+    while True:
+        try:
+            lock.acquire()
+            break
+        except Timeout:
+            report("data.waiting", {"for": "another run that tokenises the same data", "lock": str(file)})
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unusable(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"the cache {path} cannot be used: {error.strerror or error} ({error.filename or path})",
+        fix="set data.cache to a folder that you may write to, on a disk with room for the tokens",
+    )
