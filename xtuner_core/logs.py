@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -28,7 +28,8 @@ def run_log(file: Path, *, log_format: LogFormat = "console", stream: TextIO | N
     :param log_format: of the stream: key=value for people, or one JSON object a line.
     :param stream: standard error by default.
     """
-    with file.open("a", encoding="utf-8", buffering=1) as copy:
+    copy = file.open("a", encoding="utf-8", buffering=1)
+    try:
         log = _logger(copy, log_format, sys.stderr if stream is None else stream)
         listener = _Listener(log)
         logging.getLogger().addHandler(listener)
@@ -36,13 +37,18 @@ def run_log(file: Path, *, log_format: LogFormat = "console", stream: TextIO | N
             yield log
         finally:
             logging.getLogger().removeHandler(listener)
+    finally:
+        with suppress(OSError):  # as below
+            copy.close()
 
 
 def _logger(copy: TextIO, log_format: LogFormat, stream: TextIO) -> Any:
     import structlog  # 90 ms, which `--help` need not pay
 
     def write(_: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        copy.write(json.dumps(dict(event), ensure_ascii=False, default=str) + "\n")
+        # A full disk must not end a run because it has something to say; what is worth a warning is shown anyway.
+        with suppress(OSError):
+            copy.write(json.dumps(dict(event), ensure_ascii=False, default=str) + "\n")
         if level == "info":
             raise structlog.DropEvent
         return event

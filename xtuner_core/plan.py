@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,19 @@ from xtuner_core.errors import ConfigError, PlanMismatch
 
 SCHEMA = 1
 """Version of the plan's own form."""
+
+FREE = (
+    "config.checkpoint",
+    "config.data.cache",
+    "config.data.workers",
+    "config.export",
+    "config.observer",
+    "config.output",
+    "config.profile",
+    "config.time_limit_seconds",
+    "picks.observer",
+)
+"""What decides no number of a run: it may be another when the run goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +110,36 @@ class Plan:
 
     def difference(self, other: Plan) -> list[str]:
         """Every decisive field in which two plans differ, as a line each."""
+        return self._lines(other, self._differing(other))
+
+    def changes(self, other: Plan) -> list[str]:
+        """As `difference`, without the fields that decide no number (`FREE`, and plugins that only observe)."""
+        return self._lines(other, self._changed(other))
+
+    def asks_the_same(self, other: Plan) -> bool:
+        """Whether both were composed of the same picks and values, whatever the versions of core and plugins.
+
+        Fields that decide no number do not count.
+        """
+        return not any(key.startswith(("picks.", "config.")) for key in self._changed(other))
+
+    def _changed(self, other: Plan) -> list[str]:
+        watching = self._watching() | other._watching()
+        free = (*FREE, *(f"plugins.{name}" for name in watching))
+        return [key for key in self._differing(other) if not _is_below(key, free)]
+
+    def _differing(self, other: Plan) -> list[str]:
         mine, theirs = self.leaves(), other.leaves()
-        keys = [key for key in {**mine, **theirs} if _shown(mine, key) != _shown(theirs, key)]
-        return [f"{key}: {_shown(mine, key)} in the plan, {_shown(theirs, key)} here" for key in sorted(keys)]
+        return sorted(key for key in {**mine, **theirs} if _shown(mine, key) != _shown(theirs, key))
+
+    def _lines(self, other: Plan, keys: Iterable[str]) -> list[str]:
+        mine, theirs = self.leaves(), other.leaves()
+        return [f"{key}: {_shown(mine, key)} in the plan, {_shown(theirs, key)} here" for key in keys]
+
+    def _watching(self) -> set[str]:
+        """Plugins from which observers are taken and nothing else."""
+        others = {pick.plugin for pick in self.picks if pick.slot != "observer"}
+        return {pick.plugin for pick in self.picks} - others
 
     def to_json(self) -> str:
         """The plan as text, with its digest and a short hash of every decisive value, so that an edit shows."""
@@ -159,6 +199,10 @@ class Plan:
 
 def _shown(leaves: Mapping[str, Any], key: str) -> str:
     return json.dumps(leaves[key], default=str) if key in leaves else "absent"
+
+
+def _is_below(key: str, prefixes: Iterable[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _hash(value: Any) -> str:

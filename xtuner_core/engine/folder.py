@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from xtuner_core.durable import write_whole
 from xtuner_core.errors import UsageError
 
 
@@ -28,23 +27,21 @@ def make_folder(output: Path, label: str) -> Path:
             if not output.is_dir():
                 raise UsageError(f"output={output} is not a folder", fix="set it to one") from None
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         else:
             return folder.resolve()
     raise AssertionError
 
 
 def use_folder(folder: Path) -> Path:
-    """Take a folder that the caller chose; it may exist, but must hold no run.
+    """Take a folder that the caller chose; it may exist.
 
-    :raises UsageError: it holds one, or cannot be made or written.
+    :raises UsageError: it cannot be made.
     """
-    if (folder / "plan.json").exists():
-        raise UsageError(f"{folder} already holds a run", fix="choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     return folder.resolve()
 
 
@@ -54,13 +51,9 @@ def write_text(file: Path, text: str) -> None:
     :raises UsageError: its folder cannot be written.
     """
     try:
-        descriptor, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(file)
+        write_whole(file, text.encode())
     except OSError as error:
-        raise _unwritable(file, error) from error
+        raise unwritable(file, error) from error
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
@@ -68,7 +61,17 @@ def write_json(file: Path, data: Mapping[str, Any]) -> None:
     write_text(file, json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
+def read_summary(run: Path) -> dict[str, Any]:
+    """A run's `summary.json`; empty where there is none, or none that can be read."""
+    try:
+        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """The error of a file or folder that cannot be written."""
     return UsageError(
         f"{path} cannot be written: {error.strerror or error}", fix="set output=DIR to a folder that you may write to"
     )

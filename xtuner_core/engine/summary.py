@@ -23,11 +23,15 @@ FLOPS_CONVENTION = (
 """Of `model_flops_per_second` and `mfu`, told wherever they are."""
 
 
-def start_summary(parts: Parts, wired: Wired, facts: DeviceFacts) -> dict[str, Any]:
-    """Gather model, parameters, device, precision, operators, and the plan that they come from."""
+def start_summary(parts: Parts, wired: Wired, facts: DeviceFacts, *, resumed: str | None = None) -> dict[str, Any]:
+    """Gather model, parameters, device, precision, operators, and the plan that they come from.
+
+    :param resumed: what a resume came to; None where none was asked for.
+    """
     engine = wired.engine
     count = parts.config("model").parameter_count()
     return {
+        **({} if resumed is None else {"resume": resumed}),
         "model": _picked(parts, "model"),
         "parameters": count.total,
         "active_parameters": count.active,

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from xtuner_core.durable import write_synced
 from xtuner_core.hf.checkpoint import INDEX, open_checkpoint, refusal
 from xtuner_core.hf.config import read_json
 from xtuner_core.hf.header import StoredTensor, header_bytes
-from xtuner_core.hf.shards import write_json, write_synced
+from xtuner_core.hf.shards import write_json
 from xtuner_core.hf.write import replacing
 
 

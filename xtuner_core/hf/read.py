@@ -31,18 +31,21 @@ class LoadReport:
     """Keys of the checkpoint that `WeightMap.optional` allows and nothing reads."""
 
 
-def read_weights(model: nn.Module, weight_map: WeightMap, folder: Path | str) -> LoadReport:
+def read_weights(
+    model: nn.Module, weight_map: WeightMap, folder: Path | str, *, targets: Mapping[str, Tensor] | None = None
+) -> LoadReport:
     """Fill a materialised model from `model.safetensors`, or from shards with an index.
 
     Every problem of every key is found from the headers before the first byte of a parameter is written. Host
     memory peaks at about one shard: files are mapped one at a time and read tensor by tensor.
 
     :param model: parameters on any device, of any floating dtype; a tensor is cast as it is copied.
+    :param targets: what is filled, by the name in the model; None means the model's own parameters and buffers.
     :raises WeightError: a file is missing, damaged or truncated, a key missing, extra, misshapen or doubled.
     :raises ContractError: the weight map does not fit the model.
     """
     checkpoint = account(model, weight_map, folder)
-    targets = named_tensors(model)
+    targets = named_tensors(model) if targets is None else targets
     regions = {entry.hf_name: region(entry, targets) for entry in weight_map.entries}
     casts: Counter[str] = Counter()
     for file, stored in _by_file(checkpoint, weight_map.entries).items():

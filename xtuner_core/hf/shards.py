@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xtuner_core.contracts.weights import WeightEntry, WeightMap
+from xtuner_core.durable import write_synced
 from xtuner_core.hf.checkpoint import INDEX, SINGLE
 from xtuner_core.hf.header import StoredTensor, header_bytes
 from xtuner_core.hf.targets import region
@@ -69,15 +69,6 @@ def write_shards(shards: Sequence[Shard], folder: Path, tensors: Mapping[str, Te
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """One JSON object, readable by people."""
     write_synced(file, [(json.dumps(content, indent=2, sort_keys=True) + "\n").encode()])
-
-
-def write_synced(file: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a file and wait until it is on the disk, so that a rename that follows never outruns it."""
-    with file.open("wb") as stream:
-        for chunk in chunks:
-            stream.write(chunk)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _shard(

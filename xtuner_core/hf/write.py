@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xtuner_core.contracts.model import Model
 from xtuner_core.contracts.tokenizer import Tokenizer
+from xtuner_core.durable import check_creatable, whole_folder, write_synced
 from xtuner_core.errors import UsageError
-from xtuner_core.hf.shards import SHARD_BYTES, plan_shards, write_json, write_shards, write_synced
+from xtuner_core.hf.shards import SHARD_BYTES, plan_shards, write_json, write_shards
 from xtuner_core.hf.targets import named_tensors
 from xtuner_core.hf.tokenizer import TOKENIZER_FILES
 
@@ -28,6 +26,7 @@ def export(
     dtype: torch.dtype | None = None,
     tokenizer: Tokenizer | None = None,
     shard_bytes: int = SHARD_BYTES,
+    over: bool = False,
 ) -> Path:
     """Write a folder that `transformers` loads: weights, `config.json`, generation settings, tokenizer files.
 
@@ -37,22 +36,40 @@ def export(
     :param model: of the contract, with `config` and `weight_map()`.
     :param dtype: of floating parameters in the file; None keeps each one's own. Buffers keep theirs always.
     :param shard_bytes: the most a file holds; above that there are several, with an index.
+    :param over: whether a folder that is there is replaced.
     :returns: the absolute path of the folder.
     :raises UsageError: the folder is not empty, or cannot be written.
     """
-    tensors = named_tensors(model)
+    with replacing(Path(folder), over=over) as partial:
+        write_model(model, partial, named_tensors(model), dtype=dtype, tokenizer=tokenizer, shard_bytes=shard_bytes)
+    return Path(folder).resolve()
+
+
+def write_model(
+    model: nn.Module,
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    tokenizer: Tokenizer | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the files of a Hugging Face folder into a folder that is there.
+
+    :param tensors: parameters and buffers by their name in the model, where they are to be taken from: of the model
+        itself (`named_tensors`), or its master copies.
+    :raises OSError: they cannot be written.
+    """
     contract = cast(Model, model)
     shards = plan_shards(contract.weight_map(), tensors, dtype=dtype, shard_bytes=shard_bytes)
     largest = max((tensor for shard in shards for tensor in shard.tensors), key=lambda t: t.nbytes)
     config = _config(contract, largest.dtype)
-    with replacing(Path(folder)) as partial:
-        write_shards(shards, partial, tensors)
-        write_json(partial / "config.json", config)
-        if settings := _generation(config, tokenizer):
-            write_json(partial / "generation_config.json", settings)
-        if tokenizer is not None:
-            _copy_tokenizer(tokenizer, partial)
-    return Path(folder).resolve()
+    write_shards(shards, folder, tensors)
+    write_json(folder / "config.json", config)
+    if settings := _generation(config, tokenizer):
+        write_json(folder / "generation_config.json", settings)
+    if tokenizer is not None:
+        _copy_tokenizer(tokenizer, folder)
 
 
 def check_target(folder: Path | str) -> None:
@@ -63,28 +80,22 @@ def check_target(folder: Path | str) -> None:
     with _sentences(Path(folder)):
         target = Path(folder).resolve()
         _refuse_occupied(target)
-        _create_beside(target).rmdir()
+        check_creatable(target)
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path, *, over: bool = False) -> Iterator[Path]:
     """Lend a folder that becomes `folder` when the block ends well, and disappears when it does not.
 
+    :param over: whether a folder that is there is replaced.
     :raises UsageError: `folder` exists and is not an empty folder, or cannot be created.
     """
     with _sentences(folder):
         target = folder.resolve()
-        _refuse_occupied(target)
-        partial = _create_beside(target)
-        try:
+        if not over:
+            _refuse_occupied(target)
+        with whole_folder(target, over=over) as partial:
             yield partial
-            _sync(partial)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.rename(target)
-            _sync(target.parent)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
 
 
 @contextmanager
@@ -103,22 +114,6 @@ def _refuse_occupied(target: Path) -> None:
         return
     if target.exists():
         raise UsageError(f"{target} exists and is not an empty folder", fix="name another, or remove it")
-
-
-def _create_beside(target: Path) -> Path:
-    # The nearest folder that is there: parents are created at the end, so that a failure leaves none behind.
-    home = next(parent for parent in target.parents if parent.exists())
-    partial = home / f".{target.name}.{secrets.token_hex(4)}.partial"
-    partial.mkdir()
-    return partial
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _config(model: Model, stored: torch.dtype) -> dict[str, Any]:

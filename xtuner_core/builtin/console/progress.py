@@ -36,7 +36,7 @@ class Bar:
         """Say what is about to run, and draw the empty bar."""
         shown = (f"{key} {value}" for key, value in start.summary.items() if isinstance(value, (str, int)))
         self._progress.console.print(" · ".join(shown), markup=False, highlight=False)
-        self._progress.update(self._task, total=start.steps)
+        self._progress.update(self._task, total=start.steps, completed=start.steps_done)
         self._progress.start()
 
     def step(self, step: RunStep) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,45 @@ FILE = "metrics.jsonl"
 
 
 class JsonlObserver:
-    """Appends to the file; each line is one write to the system."""
+    """Appends to the file, each line in one write to the system.
+
+    Lines that a full disk does not take wait in memory and are written with a later one, so that none is lost if
+    room is made while the run goes on.
+    """
 
     def __init__(self, file: Path) -> None:
-        _drop_cut_line(file)
+        self._file = file
         self._descriptor: int | None = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._waiting = b""
 
     def on_start(self, start: RunStart) -> None:
-        """Nothing is written before the first step."""
+        """Cut off what a run that was killed had told of steps that are taken anew."""
+        assert self._descriptor is not None, "on_start after on_end"
+        os.truncate(self._file, _told(self._file, start.steps_done))
 
     def on_step(self, step: RunStep) -> None:
         """Append the step's line."""
         assert self._descriptor is not None, "on_step after on_end"
-        os.write(self._descriptor, (json.dumps(flat(step), allow_nan=False) + "\n").encode())
+        self._waiting += (json.dumps(flat(step), allow_nan=False) + "\n").encode()
+        with suppress(OSError):
+            self._write(self._descriptor)
 
     def on_end(self, end: RunEnd) -> None:
-        """Close the file."""
+        """Write what waits, and close the file.
+
+        :raises OSError: the disk does not take it.
+        """
         del end
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            try:
+                self._write(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _write(self, descriptor: int) -> None:
+        while self._waiting:
+            self._waiting = self._waiting[os.write(descriptor, self._waiting) :]
 
 
 def flat(step: RunStep) -> dict[str, Any]:
@@ -67,13 +87,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _drop_cut_line(file: Path) -> None:
-    """Cut off what a killed run left of its last line."""
-    if file.exists():
-        content = file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(file, whole)
+def _told(file: Path, steps: int) -> int:
+    """Bytes of the lines that tell of the first `steps` steps; a line that was cut off is none."""
+    whole = 0
+    with file.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n") or _step(line) > steps:
+                break
+            whole += len(line)
+    return whole
+
+
+def _step(line: bytes) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return inf
 
 
 def build(config: None, *, folder: Path) -> JsonlObserver:

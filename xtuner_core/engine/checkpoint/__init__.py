@@ -1,0 +1,1 @@
+"""What a run saves so that it can go on: one folder a checkpoint, complete or not there."""

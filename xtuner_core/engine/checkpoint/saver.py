@@ -1,0 +1,119 @@
+"""When a run saves, what becomes of a save that fails, and how long saving takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+from xtuner_core.config.root import CheckpointConfig
+from xtuner_core.engine.checkpoint.keep import prune
+from xtuner_core.engine.checkpoint.layout import FOLDER, checkpoint_name, checkpoints, step_of
+from xtuner_core.engine.checkpoint.manifest import Score
+from xtuner_core.engine.checkpoint.snapshot import Snapshot, Weights, write_checkpoint
+from xtuner_core.errors import RunError
+
+
+class Take(Protocol):
+    """Takes a snapshot of the run as it stands."""
+
+    def __call__(self, score: Score | None) -> tuple[Weights, Snapshot]:
+        """The weights, and all else; nothing is copied."""
+
+
+class Saver:
+    """Saves a run's checkpoints and removes superfluous ones.
+
+    :param run: the run's folder.
+    :param take: takes a snapshot.
+    :param log: of the run.
+    """
+
+    def __init__(self, run: Path, settings: CheckpointConfig, take: Take, log: Any) -> None:
+        self._run = run
+        self._settings = settings
+        self._take = take
+        self._log = log
+        self._last_time = perf_counter()
+        self._unreported = 0.0
+        self.seconds = 0.0
+        """Spent on saves, those that failed included."""
+
+    def due(self, step: int, *, improved: bool) -> bool:
+        """Whether the run's settings ask for a checkpoint after this step."""
+        settings = self._settings
+        by_step = settings.every_steps is not None and step % settings.every_steps == 0
+        elapsed = perf_counter() - self._last_time
+        by_time = settings.every_seconds is not None and elapsed >= settings.every_seconds
+        return by_step or by_time or (improved and settings.keep_best > 0)
+
+    def save(self, step: int, score: Score | None = None) -> float | None:
+        """Save while the run goes on; a disk that refuses is told of, and the run goes on without.
+
+        :returns: the seconds that it took; None where nothing was saved.
+        :raises RunError: a weight or a state of the optimizer is not finite.
+        """
+        start = perf_counter()
+        try:
+            self._write(step, score)
+        except OSError as error:
+            self._log.warning(f"checkpoint not saved, the run goes on: {_reason(error)}", step=step, **self._good())
+            return None
+        finally:
+            self._last_time = perf_counter()
+            self._unreported += self._last_time - start
+            self.seconds += self._last_time - start
+        return perf_counter() - start
+
+    def save_last(self, step: int, score: Score | None = None) -> None:
+        """Save what nothing follows.
+
+        :raises RunError: it cannot be written; says which checkpoint is there. Or as `save`.
+        """
+        start = perf_counter()
+        try:
+            self._write(step, score)
+        except OSError as error:
+            good = self._good()["last_good"]
+            raise RunError(
+                f"the checkpoint of step {step} cannot be written to {self._run / FOLDER}: {_reason(error)}; "
+                f"the last good one is {good or 'none'}",
+                fix="make room, and go on with --resume",
+            ) from error
+        finally:
+            self.seconds += perf_counter() - start
+
+    def reported(self) -> float:
+        """Seconds of saving since the last call."""
+        seconds, self._unreported = self._unreported, 0.0
+        return seconds
+
+    def _write(self, step: int, score: Score | None) -> None:
+        found = checkpoints(self._run)
+        if found and step_of(found[0]) == step:
+            return
+        start = perf_counter()
+        weights, snapshot = self._take(score)
+        target = self._run / FOLDER / checkpoint_name(step)
+        write_checkpoint(target, weights, snapshot)
+        self._log.info("checkpoint saved", step=step, seconds=perf_counter() - start, folder=str(target))
+        self._prune()
+
+    def _prune(self) -> None:
+        try:
+            removed = prune(self._run, last=self._settings.keep_last, best=self._settings.keep_best)
+        except OSError as error:
+            self._log.warning(f"a superfluous checkpoint cannot be removed: {_reason(error)}")
+        else:
+            if removed:
+                self._log.info("checkpoints removed", steps=[step_of(checkpoint) for checkpoint in removed])
+
+    def _good(self) -> Mapping[str, Any]:
+        found = checkpoints(self._run)
+        return {"last_good": found[0].name if found else None}
+
+
+def _reason(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}"

@@ -1,0 +1,109 @@
+"""All that changes in a run while it goes: taken for a checkpoint, and put back from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from xtuner_core.contracts.algorithm import Algorithm
+from xtuner_core.contracts.tokenizer import Tokenizer
+from xtuner_core.engine.checkpoint.manifest import Score
+from xtuner_core.engine.checkpoint.random_states import random_states, set_random_states
+from xtuner_core.engine.checkpoint.saved import Saved
+from xtuner_core.engine.checkpoint.snapshot import Snapshot, Weights
+from xtuner_core.engine.engine import Engine
+from xtuner_core.errors import DataError, XTunerCoreError
+from xtuner_core.hf.read import read_weights
+from xtuner_core.hf.targets import named_tensors
+from xtuner_core.plan import Plan
+
+
+class Stateful(Protocol):
+    """Something of a run that goes on from where it was."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """A run's changing parts."""
+
+    engine: Engine
+    algorithm: Algorithm
+    tokenizer: Tokenizer
+    plan: Plan
+    shard_bytes: int
+    parts: Mapping[str, Stateful]
+    """The run's own counters, by name."""
+
+    def take(self, score: Score | None) -> tuple[Weights, Snapshot]:
+        """The weights as they are optimized, and all else, right after a step; nothing is copied."""
+        engine = self.engine
+        weights = Weights(
+            model=engine.model,
+            tensors=optimized_tensors(engine),
+            tokenizer=self.tokenizer,
+            shard_bytes=self.shard_bytes,
+        )
+        counts = {"steps_taken": engine.steps_taken, "skipped_in_a_row": engine.skipped_in_a_row}
+        snapshot = Snapshot(
+            step=engine.steps_taken,
+            optimizer=engine.optimizer.state_dict(),
+            algorithm=self.algorithm.state_dict(),
+            random=random_states(engine.device),
+            progress={"engine": counts, **{name: part.state_dict() for name, part in self.parts.items()}},
+            plan=self.plan.to_json(),
+            plan_digest=self.plan.digest,
+            score=score,
+        )
+        return weights, snapshot
+
+    def restore(self, saved: Saved) -> None:
+        """Put back everything but the weights, which the engine was built from, and the random states.
+
+        :raises DataError: a component does not take its state.
+        """
+        counts = saved.progress["engine"]
+        self.engine.steps_taken, self.engine.skipped_in_a_row = counts["steps_taken"], counts["skipped_in_a_row"]
+        _load("optimizer", self.engine.optimizer.load_state_dict, saved.optimizer)
+        _load("algorithm", self.algorithm.load_state_dict, saved.algorithm)
+        for name, part in self.parts.items():
+            _load(name, part.load_state_dict, saved.progress[name])
+
+    def restore_random(self, saved: Saved) -> None:
+        """Put the random states back; last, so that nothing draws between."""
+        set_random_states(saved.random, self.engine.device)
+
+
+def optimized_tensors(engine: Engine) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; where a parameter has a master copy, that."""
+    masters = {id(parameter): master for parameter, master in engine.masters.copies}
+    return {name: masters.get(id(tensor), tensor) for name, tensor in named_tensors(engine.model).items()}
+
+
+def load_weights(engine: Engine, model_folder: Path) -> None:
+    """Give an engine the weights of a checkpoint in place, master copies included.
+
+    :param model_folder: the checkpoint's `model`.
+    """
+    model: Any = engine.model
+    read_weights(model, model.weight_map(), model_folder, targets=optimized_tensors(engine))
+    engine.masters.publish()
+
+
+def _load(what: str, load: Callable[[Mapping[str, Any]], None], state: Mapping[str, Any]) -> None:
+    try:
+        load(state)
+    except XTunerCoreError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        message = f"the saved state of the {what} is not one that it takes: {type(error).__name__}: {error}"
+        raise DataError(message, fix="go on with the plugins and the configuration that saved it") from error
