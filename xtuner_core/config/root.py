@@ -198,6 +198,8 @@ class CoreConfig:
     def __post_init__(self) -> None:
         if self.time_limit_seconds is not None and self.time_limit_seconds <= 0:
             raise ValueError(f"time_limit_seconds must be positive or null, not {self.time_limit_seconds}")
+        if self.export.best and not self.checkpoint.keep_best:
+            raise ValueError("export.best exports the best checkpoint, and checkpoint.keep_best=0 keeps none")
         for number, rule in enumerate(self.parameters):
             try:
                 rule.check()
