@@ -13,6 +13,7 @@ from xtuner_core.errors import ContractError
 from xtuner_core.records import (
     SLOTS,
     AlgorithmProvider,
+    DatasetProvider,
     DeviceProvider,
     LossProvider,
     ModelProvider,
@@ -30,6 +31,7 @@ _RECORDS: dict[str, type[Provider[Any]]] = {
     "loss": LossProvider,
     "algorithm": AlgorithmProvider,
 }
+_SUFFIX = re.compile(r"(\.[a-z0-9_-]+)+")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -65,6 +67,7 @@ def check_provider(provider: object, candidate: Candidate) -> Provider[Any]:
     if not isinstance(provider, Provider):
         raise _broken(candidate, f"offers {provider!r}, which is no Provider")
     record = _RECORDS.get(provider.slot, Provider)
+    suffixes = provider.suffixes if isinstance(provider, DatasetProvider) else ()
     faults = {
         f"record is a {type(provider).__name__}, no {record.__name__}": not isinstance(provider, record),
         f"slot {provider.slot!r} is not known": provider.slot not in SLOTS,
@@ -72,6 +75,7 @@ def check_provider(provider: object, candidate: Candidate) -> Provider[Any]:
         f"factory {provider.factory!r} is not 'package.module:function'": not _REFERENCE.fullmatch(provider.factory),
         f"config {provider.config!r} is not 'package.module:Class'": isinstance(provider.config, str)
         and not _REFERENCE.fullmatch(provider.config),
+        f"suffixes {suffixes!r} are not of the form '.jsonl'": not all(map(_SUFFIX.fullmatch, suffixes)),
     }
     for fault, found in faults.items():
         if found:
@@ -82,6 +86,11 @@ def check_provider(provider: object, candidate: Candidate) -> Provider[Any]:
 def _broken(candidate: Candidate, what: str) -> ContractError:
     fix = f"update or uninstall {candidate.distribution}"
     return ContractError(f"{candidate} {what}", fix=fix, plugin=candidate.name)
+
+
+def reads(offer: Offer) -> tuple[str, ...]:
+    """Suffixes of the files that an offer reads; none where it is no dataset, or one of another kind."""
+    return offer.provider.suffixes if isinstance(offer.provider, DatasetProvider) else ()
 
 
 class Registry:
@@ -118,6 +127,10 @@ class Registry:
     def find_model_type(self, model_type: str) -> Offer | None:
         """The model family that reads this Hugging Face `model_type`, or None."""
         return self._first(lambda offer: model_type in getattr(offer.provider, "hf_model_types", ()))
+
+    def readers(self, suffix: str) -> list[Offer]:
+        """The datasets that read files ending in this."""
+        return [offer for offer in self.of_slot("dataset") if suffix in reads(offer)]
 
     def _first(self, wanted: Callable[[Offer], bool]) -> Offer | None:
         return next((offer for offer in self._offers if wanted(offer)), None)

@@ -83,6 +83,12 @@ def test_the_offers_index_equals_the_records():
         for provider in offers(entry(name))
         if provider.slot != "operator"
     }
+    listed |= {
+        f"file/{suffix[1:]}": PLUGINS[name]
+        for name in PLUGINS
+        for provider in offers(entry(name))
+        for suffix in getattr(provider, "suffixes", ())
+    }
     assert listed == GROUPS["xtuner_core.offers"]
 
 

@@ -79,7 +79,8 @@ def test_the_offers_index_of_the_core_is_what_its_plugins_offer():
     own = set(found.of_distribution(CORE))
     listed = {key for key, owners in found.index.items() if own & set(owners)}
     offers = [offer for name in own for offer in host.registry.of_plugin(name) if offer.slot != "operator"]
-    assert listed == {f"{offer.slot}/{offer.name}" for offer in offers}
+    suffixes = [suffix for offer in offers for suffix in getattr(offer.provider, "suffixes", ())]
+    assert listed == {f"{offer.slot}/{offer.name}" for offer in offers} | {f"file/{name[1:]}" for name in suffixes}
 
 
 def test_the_policy_says_where_deprecations_stand():

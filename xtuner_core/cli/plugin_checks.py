@@ -28,7 +28,7 @@ from xtuner_core.errors import XTunerCoreError
 from xtuner_core.host import Host
 from xtuner_core.loading import load
 from xtuner_core.records import SLOTS, UNPICKED_SLOTS, DeviceProvider
-from xtuner_core.registry import Offer
+from xtuner_core.registry import Offer, reads
 
 
 def check_plugin(name: str) -> list[str]:
@@ -66,6 +66,7 @@ def _index(host: Host, name: str) -> Iterator[str]:
     candidate, offers = host.active[name], host.registry.of_plugin(name)
     offered = {f"{offer.slot}/{offer.name}" for offer in offers if offer.slot not in UNPICKED_SLOTS}
     offered |= {f"hf/{kind}" for offer in offers for kind in getattr(offer.provider, "hf_model_types", ())}
+    offered |= {f"file/{suffix[1:]}" for offer in offers for suffix in reads(offer)}
     own = [point for point in entry_points(group=OFFERS) if point.dist and point.dist.name == candidate.distribution]
     listed = {point.name for point in own if point.value == candidate.module}
     for key in sorted(offered - listed):

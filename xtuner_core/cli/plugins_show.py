@@ -61,6 +61,7 @@ def _offer(host: Any, offer: Any) -> dict[str, Any]:
         "summary": provider.summary,
         "factory": provider.factory,
         "hf_model_types": list(getattr(provider, "hf_model_types", ())),
+        "suffixes": list(getattr(provider, "suffixes", ())),
         "provides": sorted(provider.provides),
         "requires": sorted(provider.requires),
         "lacks": {word: {"reason": lack.reason, "fix": lack.fix} for word, lack in provider.lacks.items()},
@@ -92,6 +93,7 @@ def _write(data: Mapping[str, Any]) -> None:
 def _write_offer(offer: Mapping[str, Any]) -> None:
     click.echo(f"\n{click.style(offer['slot'] + ' ' + offer['name'], bold=True)}: {offer['summary']}")
     _words("  reads the model_type", offer["hf_model_types"])
+    _words("  reads files ending in", offer["suffixes"])
     _words("  provides", offer["provides"])
     _words("  requires", offer["requires"])
     for word, lack in offer["lacks"].items():

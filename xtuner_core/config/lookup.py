@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xtuner_core.config.data_files import absolute, entry_name, is_file, wanted_suffix
 from xtuner_core.errors import ConfigError, ContractError, PluginError, UnknownName, UsageError
 from xtuner_core.hf.config import read_config
 from xtuner_core.host import Host
 from xtuner_core.loading import load
 from xtuner_core.records import DeviceProvider, Preset
-from xtuner_core.registry import Offer
+from xtuner_core.registry import Offer, reads
 
 if TYPE_CHECKING:
     from xtuner_core.config.picks import Choice
@@ -48,6 +49,8 @@ class Lookup:
             raise ConfigError(f"{spec!r} is no name of a {slot}", fix=f"write {slot}=NAME")
         if slot == "model" and ("/" in spec or spec.startswith(".")):
             return self._checkpoint(Path(spec).expanduser())
+        if self._is_file(slot, spec):
+            return Found(offer=self._reader(spec), values={"path": absolute(spec)}, label=f"dataset {spec}")
         name, _, preset = spec.partition(":")
         offer = self._offered(slot, name, lambda: self.host.registry.find(slot, name))
         if offer is not None:
@@ -56,6 +59,12 @@ class Lookup:
         if aliased is not None:
             return _with_preset(aliased[0], aliased[1].name)
         raise self._unknown(slot, name)
+
+    def entry(self, slot: str, spec: str) -> str:
+        """Name of the entry that `slot=SPEC` is short for."""
+        if self._is_file(slot, spec):
+            return entry_name(spec, self._suffixes())
+        return spec.partition(":")[0]
 
     def start_small(self, offer: Offer) -> Found:
         """An offer that was chosen by its plugin's name: a model starts from its preset `tiny`."""
@@ -71,6 +80,40 @@ class Lookup:
             raise UsageError("no device was chosen, so none says what precision it prefers", fix=f"write {slot}=NAME")
         assert isinstance(device.offer.provider, DeviceProvider)
         return self.find(slot, device.offer.provider.precision)
+
+    # ── files of data ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _suffixes(self) -> set[str]:
+        """Suffixes that active plugins read, and inactive ones by the index."""
+        listed = {f".{name}" for name in self.host.discovery.listed("file")}
+        return listed.union(*(reads(offer) for offer in self.host.registry.of_slot("dataset")))
+
+    def _is_file(self, slot: str, spec: str) -> bool:
+        """Whether a dataset is written as a file; a word with a dot that nobody offers is one too."""
+        if slot != "dataset" or is_file(spec, self._suffixes()):
+            return slot == "dataset"
+        registry, name = self.host.registry, spec.partition(":")[0]
+        known = registry.find(slot, name) or registry.find_alias(slot, spec) or self.host.discovery.owners(slot, name)
+        return "." in name and not known
+
+    def _reader(self, spec: str) -> Offer:
+        suffix = wanted_suffix(spec, self._suffixes())
+        active = self.host.registry.readers(suffix)
+        owners = () if active else self.host.discovery.owners("file", suffix[1:])
+        names = [offer.name for offer in active] or self._datasets_of(owners)
+        if len(active) > 1 or len(owners) > 1:
+            sources = " and ".join(map(str, active)) or f"the plugins {' and '.join(map(repr, owners))}"
+            ways = " or ".join(f"dataset.NAME.name={name}" for name in names)
+            raise UsageError(
+                f"files ending in {suffix} are read by {sources}", fix=f"write {ways}, and dataset.NAME.path"
+            )
+        offer = self._offered("file", suffix[1:], lambda: next(iter(self.host.registry.readers(suffix)), None))
+        assert offer is not None, "a suffix comes from an offer or from the index"
+        return offer
+
+    def _datasets_of(self, owners: Iterable[str]) -> list[str]:
+        listed = self.host.discovery.listed("dataset")
+        return sorted(name for name, claimed in listed.items() if set(claimed) & set(owners))
 
     # ── checkpoints ────────────────────────────────────────────────────────────────────────────────────────────
 

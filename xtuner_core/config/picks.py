@@ -200,7 +200,7 @@ class Picker:
             self.layers.drop([a for entries in weaker for a in entries])
             spec = whole[-1].value
             if isinstance(spec, str):
-                layer.append(Assignment((slot, spec.partition(":")[0]), spec, whole[-1].origin))
+                layer.append(Assignment((slot, self.lookup.entry(slot, spec)), spec, whole[-1].origin))
             elif spec is not None:
                 self.problems.append(_no_entry(slot, whole[-1]))
 

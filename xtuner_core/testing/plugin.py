@@ -17,7 +17,7 @@ from xtuner_core.config.describe import field_docs
 from xtuner_core.host import Host
 from xtuner_core.loading import load
 from xtuner_core.records import MANY_SLOTS, SINGLE_SLOTS, UNPICKED_SLOTS
-from xtuner_core.registry import Offer
+from xtuner_core.registry import Offer, reads
 from xtuner_core.testing.children import ask_child
 from xtuner_core.testing.tiny_run import compose_tiny, tiny_host
 
@@ -62,7 +62,8 @@ class PluginContract:
         listed = {key for key, owners in host.discovery.index.items() if self.plugin in owners}
         recorded = {f"{offer.slot}/{offer.name}" for offer in offers if offer.slot not in UNPICKED_SLOTS}
         read = {f"hf/{kind}" for offer in offers for kind in getattr(offer.provider, "hf_model_types", ())}
-        assert listed == recorded | read
+        files = {f"file/{suffix[1:]}" for offer in offers for suffix in reads(offer)}
+        assert listed == recorded | read | files
 
     def test_records_are_plain_data(self, host: Host, offers: list[Offer]) -> None:
         """JSON holds everything that a platform is shown of them, and schemas have no fault."""
@@ -87,9 +88,10 @@ class PluginContract:
                 config()
 
     def test_every_offer_and_preset_can_be_picked(self, host: Host, offers: list[Offer]) -> None:
-        """A tiny run that picks it has no problems."""
+        """A tiny run that picks it has no problems, but for values that only a user can give."""
         for pick in _picks(offers):
-            assert compose_tiny({**pick, **self.overrides}, host=host).problems == (), pick
+            problems = compose_tiny({**pick, **self.overrides}, host=host).problems
+            assert [problem for problem in problems if problem.code != "missing_value"] == [], pick
 
     def test_its_recipes_compose(self, host: Host) -> None:
         """With what is installed here."""
@@ -100,8 +102,9 @@ class PluginContract:
         self, host: Host, offers: list[Offer], tmp_path: Path
     ) -> None:
         """With the same digest."""
-        pick = next(_picks(offers), {})
-        plan = compose_tiny({**pick, **self.overrides}, host=host).require()
+        picks = ({**pick, **self.overrides} for pick in (*_picks(offers), {}))
+        compositions = (compose_tiny(pick, host=host) for pick in picks)
+        plan = next(found.plan for found in compositions if found.plan is not None)
         assert self.plugin in {item.name for item in plan.plugins}
         (tmp_path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
         assert ask_child("replayed_digest", str(tmp_path), self.plugin) == plan.digest
