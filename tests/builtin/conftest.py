@@ -11,26 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+from xtuner_core.config.root import DataConfig
 from xtuner_core.contracts.algorithm import Services, StepResult
 from xtuner_core.contracts.batch import PackedBatch
+from xtuner_core.contracts.dataset import Corpus
 from xtuner_core.contracts.loss import TokenScores
 from xtuner_core.contracts.observer import RunStep
 from xtuner_core.contracts.sampling import Sample, Sampling
 from xtuner_core.data.memory import TextCorpus
-
-
-class ByteTokenizer:
-    """Bytes shifted by one; id 0 ends a text."""
-
-    size = 257
-    end_of_text = 0
-    folder = Path()
-
-    def encode(self, text: str) -> list[int]:
-        return [byte + 1 for byte in text.encode()]
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return bytes(token - 1 for token in token_ids if token).decode(errors="replace")
+from xtuner_core.hf.tokenizer import load_tokenizer
+from xtuner_core.testing.tiny_texts import TOKENIZER
 
 
 @dataclass
@@ -47,21 +37,30 @@ class UniformEngine:
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
         self.prompts += [list(prompt) for prompt in prompts]
-        ids = tuple(byte + 1 for byte in b"and so on")
+        ids = tuple(load_tokenizer(TOKENIZER).encode("and so on"))
         return [Sample(token_ids=ids, log_probs=(0.0,) * len(ids), stop="length") for _ in prompts]
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Callable[..., Services]:
-    def make(train: list[str], held_out: list[str], *, engine: Any = None, seed: int = 0) -> Services:
+def reported() -> list[tuple[str, dict[str, Any]]]:
+    """What the algorithm warned of."""
+    return []
+
+
+@pytest.fixture
+def services(tmp_path: Path, reported: list[tuple[str, dict[str, Any]]]) -> Callable[..., Services]:
+    def make(
+        train: list[str], held_out: list[str], *, corpora: Mapping[str, Corpus] | None = None, seed: int = 0
+    ) -> Services:
         return Services(
-            engine=engine or UniformEngine(),
-            tokenizer=ByteTokenizer(),
-            corpora={"texts": TextCorpus("texts", train, held_out)},
+            engine=UniformEngine(),
+            tokenizer=load_tokenizer(TOKENIZER),
+            corpora=corpora or {"texts": TextCorpus("texts", train, held_out)},
             seed=seed,
             folder=tmp_path,
+            data=DataConfig(workers=0),
             cache=tmp_path / "cache",
-            report=lambda event, values: None,
+            report=lambda event, values: reported.append((event, dict(values))),
         )
 
     return make
