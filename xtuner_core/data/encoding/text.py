@@ -64,7 +64,7 @@ def encode_texts(records: Sequence[TextRecord], tokenizer: Tokenizer) -> Iterato
 
 def encode_all(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[NDArray[np.uint32]]:
     """Yield the ids of each text, without end of text; memory is bounded whatever their lengths."""
-    for group in _groups(texts):
+    for group in groups(texts):
         if len(group) == 1 and len(group[0]) > PIECE:
             yield encode_long(group[0], tokenizer)
         else:
@@ -82,7 +82,7 @@ def text_flaw(text: str) -> str:
     return ""
 
 
-def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+def groups(texts: Sequence[str]) -> Iterator[list[str]]:
     """Neighbours up to `GROUP` characters together; one above `PIECE` alone."""
     group: list[str] = []
     held = 0
