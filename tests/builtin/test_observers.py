@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import Callable
 from math import inf, nan
 from pathlib import Path
@@ -173,6 +175,35 @@ def test_after_a_kill_in_the_middle_of_a_line_the_file_goes_on_whole(tmp_path: P
     whole = (tmp_path / FILE).read_text()
     (tmp_path / FILE).write_text(whole[:-10])
     observer = build_jsonl(None, folder=tmp_path)
+    observer.on_start(RunStart(folder=tmp_path, steps=10, steps_done=1, summary={}))
     write(observer, run_step(2), run_step(3))
     observer.on_end(end())
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_what_was_told_of_steps_after_the_checkpoint_is_cut_off(tmp_path: Path, run_step: Steps):
+    write(build_jsonl(None, folder=tmp_path), *(run_step(number) for number in range(1, 6)))
+    observer = build_jsonl(None, folder=tmp_path)
+    observer.on_start(RunStart(folder=tmp_path, steps=10, steps_done=3, summary={}))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    write(observer, run_step(4))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_lines_that_a_full_disk_did_not_take_follow_when_there_is_room(tmp_path: Path, run_step: Steps, monkeypatch):
+    observer = build_jsonl(None, folder=tmp_path)
+    write_, room = os.write, [True]
+
+    def write_where_there_is_room(descriptor: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_(descriptor, data[:100])
+
+    monkeypatch.setattr(os, "write", write_where_there_is_room)
+    write(observer, run_step(1))
+    room[0] = False
+    write(observer, run_step(2))
+    assert [line["step"] for line in lines(tmp_path)] == [1]
+    room[0] = True
+    write(observer, run_step(3))
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]

@@ -19,7 +19,7 @@ def ran(monkeypatch):
 
     def run(plan, *, host, **more):
         seen.plan, seen.host, seen.more = plan, host, more
-        return SimpleNamespace(status=seen.status, summary={"reason": seen.reason})
+        return SimpleNamespace(status=seen.status, summary={"reason": seen.reason}, nothing_to_do=False)
 
     monkeypatch.setattr(xtuner_core, "run", run, raising=False)
     return seen
@@ -35,11 +35,24 @@ def test_run_hands_the_composed_plan_and_its_host_to_the_public_api(cli, ran):
     assert {plugin.name for plugin in ran.plan.plugins} == set(ran.host.active)
 
 
-@pytest.mark.parametrize(("reason", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("the platform said so", 130)])
+@pytest.mark.parametrize(("reason", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("time_limit_seconds", 75), ("the platform said so", 130)])
 def test_a_stopped_run_has_the_exit_code_of_what_stopped_it(cli, ran, reason, code):
     ran.status, ran.reason = "stopped", reason
 
     assert cli("run").code == code
+
+
+def test_run_hands_over_where_the_run_lives_and_whether_it_goes_on(cli, ran, tmp_path):
+    assert cli("run", "--folder", str(tmp_path), "--resume", "--accept-changes").code == 0
+    assert ran.more["folder"] == tmp_path
+    assert ran.more["resume"]
+    assert ran.more["accept_changes"]
+
+
+@pytest.mark.parametrize("options", [["--accept-changes"], ["--dry-run", "--resume"], ["--dry-run", "--folder", "a"]])
+def test_options_of_a_resume_that_would_do_nothing_are_refused(cli, ran, options):
+    assert cli("run", *options).code == 2
+    assert not hasattr(ran, "plan")
 
 
 def test_a_dry_run_checks_everything_and_writes_nothing(cli, tmp_path, monkeypatch):

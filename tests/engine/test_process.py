@@ -85,17 +85,24 @@ def _interruptible():
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_a_first_signal_stops_the_run_and_handlers_are_put_back():
+def test_a_first_signal_stops_the_run_a_second_ends_it_and_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     handle = RunHandle()
-    with stopped_by_signals(handle):
+    with stopped_by_signals(handle, repeat=0.0):
         signal.raise_signal(signal.SIGTERM)
-        assert handle.reason == "SIGTERM"
-        signal.raise_signal(signal.SIGINT)
         assert handle.reason == "SIGTERM"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+        assert handle.reason == "SIGTERM"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_follows_at_once_is_the_same_one():
+    handle = RunHandle()
+    with stopped_by_signals(handle, repeat=60.0):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert handle.reason == "SIGINT"
 
 
 def test_outside_the_main_thread_signals_are_left_alone():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code of what Ctrl-C ended: 128 + SIGINT, as shells count."""
+RUN_AGAIN = 75
+"""Exit code of a run that saved a checkpoint and left: EX_TEMPFAIL of sysexits.h, the same command goes on."""
 BUG = 1
 """Exit code of a failure that is no error of ours: a bug, or a machine that refused memory or a file."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from xtuner_core.cli.failures import INTERRUPTED
+from xtuner_core.cli.failures import INTERRUPTED, RUN_AGAIN
 from xtuner_core.cli.options import compose_run, override, run_arguments
 from xtuner_core.cli.session import Session
 from xtuner_core.errors import UsageError
@@ -16,6 +16,9 @@ from xtuner_core.errors import UsageError
 if TYPE_CHECKING:
     from xtuner_core.plan import Plan
     from xtuner_core.wiring import Outcome
+
+AGAIN = ("SIGTERM", "time_limit_seconds")
+"""Reasons of a stop after which a scheduler is to start the same command again."""
 
 
 @click.command("run")
@@ -34,6 +37,23 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "text", "json"]),
     help="Short for observer.console.format=…: a progress bar on a terminal and text elsewhere, text, or JSON lines.",
 )
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Put the run there, instead of into a new folder below `output`.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the newest good checkpoint in --folder, or start where there is none; without --folder, in the "
+    "newest unfinished run below `output` that was asked for the same.",
+)
+@click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="With --resume: go on though plugins or configuration are others than those of the run there.",
+)
 @click.pass_obj
 def run(
     session: Session,
@@ -43,6 +63,9 @@ def run(
     dry_run: bool,
     output_plan: bool,
     log_format: str | None,
+    folder: Path | None,
+    resume: bool,
+    accept_changes: bool,
 ) -> int:
     """Train what a recipe and values ask for.
 
@@ -52,6 +75,9 @@ def run(
     """
     if output_plan and not dry_run:
         raise UsageError("--output-plan prints the plan instead of running it", fix="add --dry-run")
+    _refuse_idle(dry_run, {"--folder": folder, "--resume": resume})
+    if accept_changes and not resume:
+        raise UsageError("--accept-changes is about going on with a run", fix="add --resume")
     if source is None:
         extra = [override("observer.console.format", log_format)] if log_format else []
         plan = compose_run(session, [*arguments, *extra], plugins).require()
@@ -59,7 +85,7 @@ def run(
         _refuse_changes([*arguments, *(f"--plugins {name}" for name in plugins)], log_format)
         plan = _replay(session, source)
     if not dry_run:
-        return _train(session, plan, log_format)
+        return _train(session, plan, log_format, folder=folder, resume=resume, accept_changes=accept_changes)
     from xtuner_core.cli.dry_run import rehearse_plan
 
     rehearse_plan(session.open_host(), plan, as_json=output_plan)
@@ -80,18 +106,28 @@ def _replay(session: Session, source: Path) -> Plan:
     return session.plan
 
 
-def _train(session: Session, plan: Plan, log_format: str | None) -> int:
+def _refuse_idle(dry_run: bool, options: dict[str, object]) -> None:
+    given = [name for name, value in options.items() if value]
+    if dry_run and given:
+        raise UsageError(f"--dry-run writes nothing, so {given[0]} has no place beside it", fix="take one of them out")
+
+
+def _train(session: Session, plan: Plan, log_format: str | None, **where: Any) -> int:
     import xtuner_core
 
     log = "json" if log_format == "json" else "console"
-    outcome = xtuner_core.run(plan, host=session.open_host(), log_format=log)  # type: ignore[arg-type]
+    outcome = xtuner_core.run(plan, host=session.open_host(), log_format=log, **where)  # type: ignore[arg-type]
+    if outcome.nothing_to_do:
+        click.echo(f"{outcome.folder} has finished already, after {outcome.steps} steps: nothing to do", err=True)
     return _exit_code(outcome)
 
 
 def _exit_code(outcome: Outcome) -> int:
-    """0, or as shells count a process that a signal ended."""
+    """0; 75 where the same command is to be run again; else as shells count a process that a signal ended."""
     if outcome.status != "stopped":
         return 0
-    names = signal.Signals.__members__
     reason = str(outcome.summary.get("reason"))
+    if reason in AGAIN:
+        return RUN_AGAIN
+    names = signal.Signals.__members__
     return 128 + names[reason] if reason in names else INTERRUPTED

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from xtuner_core.engine.handle import RunHandle
 from xtuner_core.errors import RunError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REPEAT = 0.5
+"""Seconds within which a signal counts as the one before."""
 
 # Dtype, random state and determinism belong to the process, whoever runs in it: what guards them does too.
 _PROCESS = threading.Lock()
@@ -101,26 +104,37 @@ def device_seeded(seed: int, device: Device) -> Iterator[None]:
 
 
 @contextmanager
-def stopped_by_signals(handle: RunHandle) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a stop of the run; a second does what it did before the run.
+def stopped_by_signals(handle: RunHandle, *, repeat: float = REPEAT) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a stop of the run; a second, of either, does what it did before the run.
 
     Outside the main thread, where Python takes no signals, this does nothing.
+
+    :param repeat: seconds after the first within which another is taken for the same: a scheduler signals a
+        process and then its group.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     found = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    # A handler that was not set from Python reads None and could not be put back.
+    mine = {number: handler for number, handler in found.items() if handler is not None}
+    first: list[float] = []
 
     def stop(number: int, frame: Any) -> None:
-        signal.signal(number, found[signal.Signals(number)])
-        handle.stop(signal.Signals(number).name)
+        if not first:
+            first.append(monotonic())
+            handle.stop(signal.Signals(number).name)
+        elif monotonic() - first[0] >= repeat:
+            _handle_with(mine)
+            signal.raise_signal(number)
 
-    # A handler that was not set from Python reads None and could not be put back.
-    mine = [number for number, handler in found.items() if handler is not None]
-    for number in mine:
-        signal.signal(number, stop)
+    _handle_with(dict.fromkeys(mine, stop))
     try:
         yield
     finally:
-        for number in mine:
-            signal.signal(number, found[number])
+        _handle_with(mine)
+
+
+def _handle_with(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
