@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,7 +98,7 @@ def _compare(file: Path, expected: FileSum) -> None:
         if size != expected.bytes:
             raise Damaged(f"{file.name} has {size} bytes instead of {expected.bytes}")
         with file.open("rb") as stream:
-            for index in _chosen(len(expected.blocks), size):
+            for index in chosen_blocks(len(expected.blocks), size):
                 stream.seek(index * BLOCK)
                 if zlib.crc32(stream.read(BLOCK)) != expected.blocks[index]:
                     raise Damaged(f"{file.name} differs within the {BLOCK} bytes from {index * BLOCK} on")
@@ -106,7 +106,8 @@ def _compare(file: Path, expected: FileSum) -> None:
         raise Damaged(f"{file.name} is missing") from error
 
 
-def _chosen(blocks: int, size: int) -> Iterable[int]:
+def chosen_blocks(blocks: int, size: int) -> Sequence[int]:
+    """Which blocks of a file are compared when a store is opened."""
     if size <= WHOLE or blocks <= SAMPLES:
         return range(blocks)
     return sorted({place * (blocks - 1) // (SAMPLES - 1) for place in range(SAMPLES)})

@@ -18,9 +18,9 @@ from xtuner_core.contracts.dataset import Origin, Shard, Split
 from xtuner_core.data.store.header import SCHEMA, Damaged
 from xtuner_core.data.store.pool import encode_shards, processes
 from xtuner_core.data.store.read import TokenStore
-from xtuner_core.data.store.shard import Job, Piece
+from xtuner_core.data.store.shard import Job, Piece, unusable
 from xtuner_core.data.store.write import StoreWriter
-from xtuner_core.errors import DataError, UsageError
+from xtuner_core.errors import DataError
 
 if TYPE_CHECKING:
     from xtuner_core.contracts.algorithm import Report, Services
@@ -72,10 +72,12 @@ class _Opener:
         self._folder = self._cache / key[:32]
 
     def open(self) -> TokenStore:
-        store = self._read()
+        store = self._read(self._report)
         if store is None:
             with self._place(), _locked(self._folder.with_suffix(".lock"), self._report):
-                store = self._read() or self._make()
+                # Another run may have made it meanwhile.
+                store = self._read(lambda event, values: None)
+                store = self._make() if store is None else store
         header = store.header
         self._refuse_broken(header.broken, header.first_broken)
         if header.broken:
@@ -84,16 +86,14 @@ class _Opener:
             self._report("data.broken", {**counts, "reasons": dict(header.broken), "first": first})
         return store
 
-    def _read(self) -> TokenStore | None:
+    def _read(self, report: Report) -> TokenStore | None:
         try:
             return TokenStore(self._folder) if self._folder.exists() else None
         except Damaged as error:
-            self._report(
-                "data.cache_damaged", {"folder": str(self._folder), "reason": str(error), "then": "made again"}
-            )
+            report("data.cache_damaged", {"folder": str(self._folder), "reason": str(error), "then": "made again"})
             return None
         except OSError as error:
-            raise _unusable(self._folder, error) from error
+            raise unusable(self._folder, error) from error
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -101,7 +101,7 @@ class _Opener:
             self._cache.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
-            raise _unusable(self._cache, error) from error
+            raise unusable(self._cache, error) from error
 
     def _make(self) -> TokenStore:
         """Make the store beside its place; this process holds the lock."""
@@ -121,13 +121,13 @@ class _Opener:
         job = Job(**{**_fields(self._job), "folder": pieces})
         shards = self._job.corpus.shards(self._job.split)
         progress = Progress(self._dataset, shards, self._report)
-        writer = StoreWriter(partial, job.ids)
-        with closing(encode_shards(job, shards, processes(self._settings.workers, shards))) as made:
+        count = processes(self._settings.workers, shards)
+        with StoreWriter(partial, job.ids) as writer, closing(encode_shards(job, shards, count)) as made:
             for piece in made:
                 self._refuse_broken(piece.broken, piece.first_broken)
                 writer.append(piece, pieces)
                 progress.add(piece)
-        writer.close(self._made_from)
+            writer.finish(self._made_from)
         pieces.rmdir()
 
     def _publish(self, partial: Path) -> None:
@@ -193,10 +193,3 @@ def _locked(file: Path, report: Report) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _unusable(path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"the cache {path} cannot be used: {error.strerror or error} ({error.filename or path})",
-        fix="set data.cache to a folder that you may write to, on a disk with room for the tokens",
-    )

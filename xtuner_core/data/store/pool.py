@@ -76,16 +76,18 @@ class _Worker:
         except OSError as error:
             raise self._death() from error
 
-    def piece(self) -> Piece:
-        """What it made of its shard."""
+    def answer(self) -> Piece | XTunerCoreError:
+        """What it made of its shard, or why it could not.
+
+        :raises RunError: it died.
+        """
         try:
             answer: Piece | Failure = self.connection.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
-        if isinstance(answer, Failure):
-            raise self._failed(answer)
+        found = self._failed(answer) if isinstance(answer, Failure) else answer
         self.shard = None
-        return answer
+        return found
 
     def end(self) -> None:
         self.connection.close()
@@ -138,7 +140,8 @@ def _started(job: Job, count: int) -> Iterator[list[_Worker]]:
 
 
 def _in_order(crew: Sequence[_Worker], shards: Sequence[Shard], *, ahead: int) -> Iterator[Piece]:
-    done: dict[int, Piece] = {}
+    """Hand out shards, and yield pieces in their order; a failure is raised in its turn, so that it is always the same."""
+    done: dict[int, Piece | XTunerCoreError] = {}
     begun = finished = 0
     while finished < len(shards):
         for worker in crew:
@@ -147,8 +150,12 @@ def _in_order(crew: Sequence[_Worker], shards: Sequence[Shard], *, ahead: int) -
                 begun += 1
         busy: dict[Any, _Worker] = {worker.connection: worker for worker in crew if worker.shard is not None}
         for connection in wait(list(busy)):
-            piece = busy[connection].piece()
-            done[piece.index] = piece
+            shard = busy[connection].shard
+            assert shard is not None
+            done[shard.index] = busy[connection].answer()
         while finished < len(shards) and shards[finished].index in done:
-            yield done.pop(shards[finished].index)
+            answer = done.pop(shards[finished].index)
+            if isinstance(answer, XTunerCoreError):
+                raise answer
+            yield answer
             finished += 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from xtuner_core.contracts.dataset import BrokenRecord, ChatRecord, Corpus, Record, Shard, Split, TextRecord
+from xtuner_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from xtuner_core.data.encoding.encoded import Encoder, Encoding
@@ -95,12 +96,31 @@ def encode_shard(job: Job, shard: Shard) -> Piece:
     """Write a shard's piece. In memory at once: one batch of records with its ids, and the shard's rows.
 
     :raises DataError: the corpus cannot be read further.
+    :raises UsageError: the piece cannot be written.
     """
-    with _PieceWriter(job, shard.index) as writer:
-        for batch in _batches(job.corpus.read(job.split, shard)):
-            for record, encoding in zip(batch, job.encoder(batch), strict=True):
-                writer.add(record, encoding)
-        return writer.piece
+    try:
+        with _PieceWriter(job, shard.index) as writer:
+            for batch in _batches(_records(job, shard)):
+                for record, encoding in zip(batch, job.encoder(batch), strict=True):
+                    writer.add(record, encoding)
+            return writer.piece
+    except OSError as error:
+        raise unusable(job.folder, error) from error
+
+
+def unusable(cache: Path, error: OSError) -> UsageError:
+    """Say that the cache cannot be read or written."""
+    return UsageError(
+        f"the cache {cache} cannot be used: {error.strerror or error}",
+        fix="set data.cache to a folder that you may write to, on a disk with room for the tokens",
+    )
+
+
+def _records(job: Job, shard: Shard) -> Iterator[Record | BrokenRecord]:
+    try:
+        yield from job.corpus.read(job.split, shard)
+    except OSError as error:
+        raise DataError(f"dataset {job.dataset} cannot be read: {error}", fix="see that its files are there") from error
 
 
 def _batches(records: Iterator[Record | BrokenRecord]) -> Iterator[list[Record | BrokenRecord]]:
@@ -150,6 +170,7 @@ class _PieceWriter:
         if isinstance(encoding, BrokenRecord):
             return self.piece.count_broken(encoding)
         file = self._files.setdefault(record.origin.file, len(self._files))
+        text_bytes = _text_bytes(record)
         for encoded in encoding:
             ids = encoded.token_ids
             assert len(ids) == 0 or int(ids.max()) < self._job.vocabulary, (
@@ -157,7 +178,8 @@ class _PieceWriter:
             )
             self._add_weights(encoded.weights, len(ids))
             self._ids.write(ids.astype(self._job.ids).data)
-            self._rows += (len(ids), _text_bytes(record), file, record.origin.line or 0)
+            self._rows += (len(ids), text_bytes, file, record.origin.line or 0)
+            text_bytes = 0  # of a record that becomes several documents, the first has the text
             self.piece.documents += 1
             self.piece.tokens += len(ids)
         return None

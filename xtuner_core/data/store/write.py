@@ -38,6 +38,14 @@ class StoreWriter:
         self._first: list[tuple[str, int | None, str]] = []
         self._records, self._count, self._tokens, self._bytes = 0, 0, 0, 0
 
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for file in (self._ids, self._documents, self._weights):
+            if file is not None:
+                file.close()
+
     def append(self, piece: Piece, folder: Path) -> None:
         """Take over a piece, and remove its files."""
         rows = np.fromfile(piece_file(folder, piece.index, "rows"), dtype=np.int64).reshape(-1, len(ROW))
@@ -58,7 +66,7 @@ class StoreWriter:
         for name in ("ids", "rows", "weights"):
             piece_file(folder, piece.index, name).unlink(missing_ok=True)
 
-    def close(self, made_from: Mapping[str, Any]) -> None:
+    def finish(self, made_from: Mapping[str, Any]) -> None:
         """Close the files and write the header."""
         names = SummedFile(self._folder / "files.json")
         names.write(json.dumps(list(self._names)).encode())
