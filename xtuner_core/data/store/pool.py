@@ -140,7 +140,7 @@ def _started(job: Job, count: int) -> Iterator[list[_Worker]]:
 
 
 def _in_order(crew: Sequence[_Worker], shards: Sequence[Shard], *, ahead: int) -> Iterator[Piece]:
-    """Hand out shards, and yield pieces in their order; a failure is raised in its turn, so that it is always the same."""
+    """Hand out shards, and yield pieces in their order; a failure too has its turn, so that it is always the same."""
     done: dict[int, Piece | XTunerCoreError] = {}
     begun = finished = 0
     while finished < len(shards):
