@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "xtuner_core.cli.export:export",
     "generate": "xtuner_core.cli.generate:generate",
     "runs": "xtuner_core.cli.runs:runs",
+    "new-plugin": "xtuner_core.cli.new_plugin:new_plugin",
     "doctor": "xtuner_core.cli.doctor:doctor",
 }
 

@@ -1,1 +1,1 @@
-"""A dense decoder for xtuner-core."""
+"""The model acme_dense for xtuner-core."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from acme_xtuner_template.config import AcmeDenseConfig
 from xtuner_core.contracts.weights import Init, Span, WeightEntry, WeightMap
 from xtuner_core.nn import (
     MLP,
@@ -18,6 +17,8 @@ from xtuner_core.nn import (
     RotaryTable,
     TokenEmbedding,
 )
+
+from acme_xtuner_template.config import AcmeDenseConfig
 
 ONES = Init("constant", 1.0)
 
