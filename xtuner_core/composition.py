@@ -9,6 +9,7 @@ from typing import Any
 
 from xtuner_core import __version__
 from xtuner_core.capabilities import CAPABILITIES, negotiate, unknown_words
+from xtuner_core.config.initial import place_init
 from xtuner_core.config.layers import PLUGINS, Layer
 from xtuner_core.config.lookup import Lookup
 from xtuner_core.config.naming import Naming
@@ -90,6 +91,7 @@ class _Composer:
         self._activate_named()
         layers = read_layers(host, self.named, recipe, overrides)
         naming, lookup = Naming(self.named, host), Lookup(host)
+        place_init(layers, naming)
         picker = Picker(layers, naming, lookup)
         picker.pick_all()
         choices = picker.choices

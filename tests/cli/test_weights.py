@@ -98,7 +98,7 @@ def test_a_run_without_weights_is_refused_with_its_status(cli, run, tmp_path):
     for command in (["export", str(tmp_path), str(tmp_path / "out")], ["generate", str(tmp_path), "--prompt", "x"]):
         result = cli(*command)
         assert result.code == 4
-        assert "has no exported weights; its status is failed" in result.err
+        assert "has no exported weights and no good checkpoint; its status is failed" in result.err
 
 
 def test_generate_gives_the_same_from_the_run_by_prompt_and_from_its_folder_by_standard_input(cli, run, monkeypatch):

@@ -119,7 +119,7 @@ class Picker:
 
     def _named(self, key: Key, slot: str) -> list[Offer]:
         """Offers of named plugins that would fill a slot of which the user picked nothing."""
-        explicit = any(_is_pick(a, key) for layer in self.layers.users for a in layer)
+        explicit = any(is_pick(a, key) for layer in self.layers.users for a in layer)
         return [] if explicit or key != (slot,) else self.naming.candidates(slot)
 
     def _drop_default(self, key: Key) -> None:
@@ -136,7 +136,7 @@ class Picker:
 
     def _written(self, key: Key) -> list[Assignment | None]:
         """The last pick that each layer makes for a key."""
-        return [next((a for a in reversed(layer) if _is_pick(a, key)), None) for layer in self.layers.below(key)]
+        return [next((a for a in reversed(layer) if is_pick(a, key)), None) for layer in self.layers.below(key)]
 
     def _replace_whole(self, key: Key, found: Sequence[Assignment | None]) -> None:
         """Drop the values that belong to a pick that a stronger layer replaced, and the picks themselves.
@@ -149,7 +149,7 @@ class Picker:
             specs.append(pick.value if pick is not None else specs[-1] if specs else _NOTHING)
         for layer, spec in zip(self.layers.below(key), specs, strict=True):
             replaced = spec is not _NOTHING and spec != specs[-1]
-            self.layers.drop([a for a in layer if replaced or _is_pick(a, key) or a.path == key])
+            self.layers.drop([a for a in layer if replaced or is_pick(a, key) or a.path == key])
 
     def _take(self, key: Key, slot: str, spec: Any, origin: str) -> None:
         if spec == "auto" and slot == "precision" and "device" not in self.choices:
@@ -213,7 +213,8 @@ def _is_of(assignment: Assignment, offer: Offer) -> bool:
     return isinstance(assignment.value, str) and assignment.value.partition(":")[0] == offer.name
 
 
-def _is_pick(assignment: Assignment, key: Key) -> bool:
+def is_pick(assignment: Assignment, key: Key) -> bool:
+    """Whether an assignment picks something for a key, rather than giving it values."""
     return (assignment.path == key and assignment.value != {}) or assignment.path == (*key, "name")
 
 

@@ -61,15 +61,16 @@ def cache_folder(parts: Parts) -> Path:
 
 
 def choose_tokenizer(parts: Parts, corpora: Mapping[str, Corpus]) -> Tokenizer:
-    """Load the tokenizer that the configuration names, else the checkpoint's, else the first dataset's.
+    """Load the tokenizer that the configuration names, else that of `init`, the model's path, the first dataset.
 
     :raises DataError: none of them has one, or it is damaged.
     """
     if parts.core.tokenizer != "auto":
         return load_tokenizer(Path(parts.core.tokenizer))
     pick = parts.plan.pick("model")
-    if pick is not None and pick.source and (Path(pick.source) / "tokenizer.json").exists():
-        return load_tokenizer(Path(pick.source))
+    for source in (parts.core.init, pick.source if pick is not None else None):
+        if source and (Path(source) / "tokenizer.json").exists():
+            return load_tokenizer(Path(source))
     folders = [corpus.tokenizer for corpus in corpora.values() if corpus.tokenizer is not None]
     if not folders:
         message = "this run has no tokenizer: neither the model's folder nor a dataset brings one"

@@ -15,9 +15,9 @@ from xtuner_core.contracts.device import Device
 from xtuner_core.contracts.sampling import Sampling
 from xtuner_core.contracts.tokenizer import Tokenizer
 from xtuner_core.engine.build import Blueprint, draw, fill
+from xtuner_core.engine.checkpoint.weights import weights_folder
 from xtuner_core.engine.generate import generate
 from xtuner_core.engine.inputs import check_vocabulary, choose_tokenizer, opened_device
-from xtuner_core.errors import DataError
 from xtuner_core.host import Host
 from xtuner_core.parts import Parts
 
@@ -69,26 +69,11 @@ def load_model(
 
 
 def exported_folder(run: Path | str) -> Path:
-    """The Hugging Face folder of a run; a folder that is no run's is taken as it is.
+    """The Hugging Face folder of a run or checkpoint; any other folder is taken as it is.
 
-    :raises DataError: the run has exported nothing.
+    :raises DataError: the run has exported nothing, and saved no good checkpoint.
     """
-    run = Path(run)
-    if not (run / "plan.json").exists():
-        return run
-    export = run / "export"
-    if not export.is_dir():
-        message = f"the run {run} has no exported weights; {_status(run)}"
-        raise DataError(message, fix="choose a run that finished with export.enabled=true")
-    return export
-
-
-def _status(run: Path) -> str:
-    try:
-        status = json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError):
-        return "it has not ended"
-    return f"its status is {status}"
+    return weights_folder(Path(run))
 
 
 def _with_stop(sampling: Sampling, token: int) -> Sampling:

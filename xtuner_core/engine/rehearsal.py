@@ -36,7 +36,7 @@ def rehearse(parts: Parts) -> Rehearsal:
         model = draw(parts, device).model
         check_vocabulary(model, tokenizer)
         pick = parts.plan.pick("model")
-        source = pick.source if pick is not None else None
+        source = parts.core.init or (pick.source if pick is not None else None)
         return Rehearsal(
             chip=facts.chip,
             tokenizer=tokenizer,

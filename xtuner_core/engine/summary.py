@@ -33,6 +33,7 @@ def start_summary(parts: Parts, wired: Wired, facts: DeviceFacts, *, resumed: st
     return {
         **({} if resumed is None else {"resume": resumed}),
         "model": _picked(parts, "model"),
+        **({} if parts.core.init is None else {"init": parts.core.init}),
         "parameters": count.total,
         "active_parameters": count.active,
         "algorithm": _picked(parts, "algorithm"),

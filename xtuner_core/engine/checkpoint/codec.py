@@ -7,7 +7,7 @@ Tensors stand in the JSON as `{"$tensor": NAME}`, numbers that are not finite as
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -78,15 +78,23 @@ def _take(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
     return name
 
 
-def _tensor(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+def _tensor(name: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     if name not in tensors:
         raise ValueError(f"the tensor {name} is missing")
     return tensors[name]
 
 
-_MARKS = {
+def _tuple(items: Any, tensors: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    return tuple(decode(item, tensors) for item in items)
+
+
+def _map(pairs: Any, tensors: Mapping[str, Tensor]) -> dict[Any, Any]:
+    return {decode(key, tensors): decode(value, tensors) for key, value in pairs}
+
+
+_MARKS: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
     "$tensor": _tensor,
     "$float": lambda text, tensors: float(text),
-    "$tuple": lambda items, tensors: tuple(decode(item, tensors) for item in items),
-    "$map": lambda pairs, tensors: {decode(key, tensors): decode(value, tensors) for key, value in pairs},
+    "$tuple": _tuple,
+    "$map": _map,
 }

@@ -13,7 +13,8 @@ from xtuner_core.contracts.device import Device
 
 def random_states(device: Device) -> dict[str, Any]:
     """States of the generators of Python, NumPy, PyTorch's CPU and the device."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, gauss = state
     return {
         "python": random.getstate(),
         # The Mersenne twister's words are uint32, which not every reader of safetensors knows.
