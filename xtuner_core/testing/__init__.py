@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xtuner_core.testing import imaginary, tiny
     from xtuner_core.testing.algorithm import AlgorithmContract
     from xtuner_core.testing.build import build_model, model_config
+    from xtuner_core.testing.dataset import DatasetContract
     from xtuner_core.testing.device import DeviceContract
     from xtuner_core.testing.documents import PACKINGS, random_documents
     from xtuner_core.testing.fake_engine import FakeEngine
@@ -30,13 +31,17 @@ if TYPE_CHECKING:
     from xtuner_core.testing.model import ModelContract
     from xtuner_core.testing.observer import ObserverContract
     from xtuner_core.testing.operator import OperatorCase, OperatorContract
+    from xtuner_core.testing.optimizer import OptimizerContract
     from xtuner_core.testing.parallelism import ParallelismSmoke
     from xtuner_core.testing.plugin import PluginContract
+    from xtuner_core.testing.precision import PrecisionContract
     from xtuner_core.testing.reference import ReferencedModelContract
+    from xtuner_core.testing.schedule import ScheduleContract
     from xtuner_core.testing.tiny_run import compose_tiny, tiny_host
 
 _HOMES = {
     "AlgorithmContract": "algorithm",
+    "DatasetContract": "dataset",
     "DeviceContract": "device",
     "FakeEngine": "fake_engine",
     "LossContract": "loss",
@@ -44,10 +49,13 @@ _HOMES = {
     "ObserverContract": "observer",
     "OperatorCase": "operator",
     "OperatorContract": "operator",
+    "OptimizerContract": "optimizer",
     "PACKINGS": "documents",
     "ParallelismSmoke": "parallelism",
     "PluginContract": "plugin",
+    "PrecisionContract": "precision",
     "ReferencedModelContract": "reference",
+    "ScheduleContract": "schedule",
     "build_model": "build",
     "compose_tiny": "tiny_run",
     "fake_plugin": "fakes",
@@ -76,6 +84,7 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "PACKINGS",
     "AlgorithmContract",
+    "DatasetContract",
     "DeviceContract",
     "FakeEngine",
     "LossContract",
@@ -83,9 +92,12 @@ __all__ = [
     "ObserverContract",
     "OperatorCase",
     "OperatorContract",
+    "OptimizerContract",
     "ParallelismSmoke",
     "PluginContract",
+    "PrecisionContract",
     "ReferencedModelContract",
+    "ScheduleContract",
     "build_model",
     "compose_tiny",
     "fake_plugin",
