@@ -10,6 +10,7 @@ import torch
 
 from xtuner_core.host import Host
 from xtuner_core.parts import Parts
+from xtuner_core.records import MANY_SLOTS
 from xtuner_core.registry import Offer
 from xtuner_core.testing.tiny_run import compose_tiny, tiny_host
 
@@ -68,4 +69,4 @@ class OfferSuite:
     @classmethod
     def _pick(cls, offered: Offer, case: int) -> Any:
         values = {"name": offered.name, **cls.configs[case]}
-        return values if cls.slot != "parallelism" else {offered.name: values}
+        return {offered.name: values} if cls.slot in MANY_SLOTS else values
