@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from xtuner_core.api import ParallelismProvider
 from xtuner_core.contracts.batch import PackedBatch
+from xtuner_core.contracts.dataset import Corpus
 from xtuner_core.contracts.loss import TokenScores
 from xtuner_core.discovery import CORE, discover
 from xtuner_core.testing import (
@@ -23,6 +25,8 @@ from xtuner_core.testing import (
     imaginary,
     tiny,
 )
+from xtuner_core.testing.tiny_chats import TinyChats
+from xtuner_core.testing.tiny_texts import tiny_texts
 
 
 class TestBuiltInPlugins(PluginContract):
@@ -68,6 +72,20 @@ class TestPretrain(AlgorithmContract):
             "sample_prompts": ["abra"],
         },
     )
+
+    def size(self, config: Any) -> tuple[int, int]:
+        return config.tokens_per_step // config.micro_batch_tokens, config.micro_batch_tokens
+
+
+class TestSft(AlgorithmContract):
+    plugin = "sft"
+    configs = (
+        {"steps": 3, "tokens_per_step": 192, "micro_batch_tokens": 96, "document_tokens": 80, "sample_tokens": 8},
+        {"epochs": 0.05, "tokens_per_step": 256, "micro_batch_tokens": 256, "document_tokens": 99, "evaluate_every": 2},
+    )
+
+    def corpora(self) -> Mapping[str, Corpus]:
+        return {"tiny_chats": TinyChats(), "tiny_texts": tiny_texts()}
 
     def size(self, config: Any) -> tuple[int, int]:
         return config.tokens_per_step // config.micro_batch_tokens, config.micro_batch_tokens

@@ -108,7 +108,9 @@ class WrongAlgorithm:
 
     def after_step(self, result: Any) -> Any:
         self._done = self._done if self.fault == "ahead" else result.step
-        return {"loss": "low" if self.fault == "plain" else 1.0}
+        if self.fault == "names":
+            return {"held_out.bits_per_byte": 1.0}
+        return {"reward": "low" if self.fault == "plain" else 1.0}
 
     def finish(self) -> Any:
         return {}
@@ -135,6 +137,7 @@ ALGORITHMS = {
     "state": "test_from_the_state_after_any_step_the_same_batches_follow",
     "ahead": "test_batches_fetched_ahead_and_not_trained_on_come_again",
     "plain": "test_what_it_finds_is_plain_data",
+    "names": "test_what_it_finds_on_held_out_data_bears_the_names_that_are_looked_for",
 }
 
 

@@ -48,10 +48,14 @@ class Supervised:
         return []
 
     def batches(self) -> Iterator[Sequence[PackedBatch]]:
-        """Global batches from the saved position on, as many as steps are left."""
+        """Global batches from the saved position on, as many as steps are left; evaluates before the first of all."""
         if self.step == 0 and self.config.evaluate_first and self.steps:
             self._at_start = self.evaluate()
             self.samples()
+        return self.read()
+
+    def read(self) -> Iterator[Sequence[PackedBatch]]:
+        """Yield the batches that `batches` gives."""
         yield from self.feed.batches(self.steps - self.step)
 
     def after_step(self, result: StepResult) -> Mapping[str, float]:

@@ -120,6 +120,19 @@ class AlgorithmContract(OfferSuite):
         found = dict(algorithm.finish())
         assert json.loads(json.dumps(found)) == found
 
+    def test_what_it_finds_on_held_out_data_bears_the_names_that_are_looked_for(self, make: Any) -> None:
+        """`best.metric` and whoever compares runs ask for `held_out.loss`; no metric takes a name of the engine's."""
+        algorithm = make()
+        results = (step_result(step, batches) for step, batches in enumerate(algorithm.batches(), 1))
+        found = [algorithm.after_step(result) for result in results]
+        for metrics in found:
+            evaluated = {name for name in metrics if name.startswith("held_out.")}
+            assert not evaluated or "held_out.loss" in evaluated, sorted(evaluated)
+            assert not [name for name in metrics if name == "loss" or name.startswith("loss.")]
+        held_out = algorithm.finish().get("held_out", {})
+        if held_out:
+            assert found[-1]["held_out.loss"] == held_out["loss"], "the last step ends with an evaluation"
+
 
 def train(algorithm: Algorithm, *, done: int = 0, upto: int | None = None) -> Iterator[Sequence[PackedBatch]]:
     """Take the algorithm's steps as a run would.

@@ -94,9 +94,10 @@ class PluginContract:
             assert [problem for problem in problems if problem.code != "missing_value"] == [], pick
 
     def test_its_recipes_compose(self, host: Host) -> None:
-        """With what is installed here."""
+        """With what is installed here; what a recipe leaves to the user may be missing."""
         for recipe in host.infos[self.plugin].recipes:
-            assert compose(recipe.name, host=tiny_host([self.plugin])).problems == (), recipe.name
+            problems = compose(recipe.name, host=tiny_host([self.plugin])).problems
+            assert [problem for problem in problems if problem.code != "missing"] == [], recipe.name
 
     def test_a_plan_that_uses_it_replays_in_another_process(
         self, host: Host, offers: list[Offer], tmp_path: Path

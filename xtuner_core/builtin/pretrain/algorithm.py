@@ -27,9 +27,9 @@ class Pretrain(Supervised):
         super().__init__(config, services, TextEncoder(services.tokenizer))
         self._xz = self._start_xz() if config.compare_xz and self.held_out.documents else None
 
-    def batches(self) -> Iterator[Sequence[PackedBatch]]:
-        """Global batches; those of the control experiment with permuted labels."""
-        for number, batches in enumerate(super().batches(), self.step):
+    def read(self) -> Iterator[Sequence[PackedBatch]]:
+        """Yield the batches; those of the control experiment with permuted labels."""
+        for number, batches in enumerate(super().read(), self.step):
             if self.config.shuffle_targets:
                 key = self.services.seed, number
                 yield [shuffled(batch, (*key, index)) for index, batch in enumerate(batches)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from xtuner_core.data.chat.config import ChatConfig
 from xtuner_core.data.settings import SupervisedConfig
 
 
@@ -22,6 +23,8 @@ class SftConfig(SupervisedConfig):
     """Steps between evaluations on the held-out data, beside the one after the last step; 0 makes that one alone."""
     evaluate_first: bool = True
     """Whether the model is evaluated before the first step too."""
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    """Chat template, and what of a conversation is trained on."""
     sample_conversations: int = 3
     """Held-out conversations whose last answer is sampled with each evaluation."""
     sample_prompts: list[str] = field(default_factory=list)
