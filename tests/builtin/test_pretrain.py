@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from math import log, log2
+from math import ceil, log, log2
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,15 @@ def test_batches_that_were_fetched_ahead_and_not_trained_on_come_again(services:
     assert same(list(train(resumed, result)), whole[2:])
 
 
-def test_steps_follow_from_epochs_where_none_are_given(services: Make):
-    made = build(changed(steps=None), services(TRAIN, HELD_OUT))
+def test_steps_follow_from_epochs_where_none_are_given(services: Make, reported: list[Any]):
+    made = build(changed(steps=None, tokens_per_step=96), services(TRAIN, HELD_OUT))
     tokens = sum(len(text.encode()) + 1 for text in TRAIN)
-    assert made.steps == made.feed.steps_per_epoch >= tokens / CONFIG.tokens_per_step
-    assert build(changed(steps=None, epochs=2.5), services(TRAIN, HELD_OUT)).steps == -int(-2.5 * made.steps // 1)
+    assert made.steps == made.feed.steps_per_epoch >= tokens / 96
+    assert [event for event, _ in reported] == ["so little data makes few steps, in which a model learns little"]
+    # Two packs a step: it is packs that epochs have.
+    for epochs in (0.2, 1, 2.5):
+        steps = build(changed(steps=None, epochs=epochs), services(TRAIN, HELD_OUT)).steps
+        assert steps == ceil(epochs * made.steps / 2)
 
 
 def test_shuffled_targets_keep_inputs_and_the_targets_of_each_piece_but_not_their_order(services: Make, result: Result):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from xtuner_core.contracts.algorithm import Report, Services, StepResult
@@ -112,7 +113,15 @@ class Feed:
 
         The last of them may hold packs of the epoch that follows.
         """
-        return -(-self._packs.count(0) // self._budget.packs)
+        return self.steps(1)
+
+    def steps(self, epochs: float) -> int:
+        """Steps in which so many epochs are trained on to their end, each taken to have the packs of the first."""
+        return ceil(epochs * self._packs_per_epoch / self._budget.packs)
+
+    @cached_property
+    def _packs_per_epoch(self) -> int:
+        return self._packs.count(0)
 
     def batches(self, steps: int) -> Iterator[list[PackedBatch]]:
         """Yield the micro-batches of as many steps, from the position of the last step that was trained on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 from typing import ClassVar
 
 
@@ -63,9 +62,7 @@ class SupervisedConfig:
             if value is not None and value < bound:
                 raise ValueError(f"{name} must be at least {bound}, not {value}")
 
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of the run."""
-        if self.steps is not None:
-            return self.steps
-        epochs = self.DEFAULT_EPOCHS if self.epochs is None else self.epochs
-        return ceil(epochs * steps_per_epoch)
+    @property
+    def planned_epochs(self) -> float:
+        """Passes over the training data where `steps` is null."""
+        return self.DEFAULT_EPOCHS if self.epochs is None else self.epochs

@@ -15,6 +15,9 @@ from xtuner_core.data.held_out import HeldOut, choose_held_out
 from xtuner_core.data.settings import SupervisedConfig
 from xtuner_core.data.store import open_store
 
+FEW_STEPS = 30
+"""Below this many, a run that is as long as its data is told to take smaller steps."""
+
 
 class Supervised:
     """Documents through the feed, an evaluation every few steps, samples with each of them.
@@ -35,7 +38,8 @@ class Supervised:
             document_tokens=config.document_tokens,
         )
         self.feed = Feed.open(services, encoder, budget)
-        self.steps = config.total_steps(self.feed.steps_per_epoch)
+        self.steps = self.feed.steps(config.planned_epochs) if config.steps is None else config.steps
+        self._warn_of_few_steps()
         self.held_out = self._choose_held_out(encoder)
         self.step = 0
         """Steps that the engine has reported."""
@@ -120,6 +124,13 @@ class Supervised:
                 (folder / f"samples-{self.step}.jsonl").write_text("".join(lines), encoding="utf-8")
             self._sampled = (self.step, found)
         return self._sampled[1]
+
+    def _warn_of_few_steps(self) -> None:
+        config = self.config
+        if config.steps is None and self.steps < FEW_STEPS:
+            fix = f"lower algorithm.tokens_per_step ({config.tokens_per_step}), or raise algorithm.epochs"
+            values = {"steps": self.steps, "epochs": config.planned_epochs, "fix": fix}
+            self.services.report("so little data makes few steps, in which a model learns little", values)
 
     def _choose_held_out(self, encoder: Encoder) -> HeldOut:
         held_out = choose_held_out(open_store(self.services, encoder, split="held_out"), self.config.evaluate_tokens)
