@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -79,10 +79,9 @@ class Conversation:
 class _Generation(Extension):
     """`{% generation %}…{% endgeneration %}` around what the assistant said."""
 
-    tags: ClassVar = {"generation"}
-
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        self.tags = {"generation"}
         self.used = False
 
     def parse(self, parser: Parser) -> nodes.Node:

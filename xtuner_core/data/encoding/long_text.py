@@ -77,7 +77,7 @@ def _cut(piece: Alignment, start: int, stop: int) -> Alignment:
 
 def _beginnings(text: str, here: Alignment, start: int, stop: int, overlap: int, tokenizer: Aligner) -> Iterator[int]:
     """Yield where a piece behind `here` can begin, as a short look at each place shows."""
-    shifts = SHIFTS
+    shifts = SHIFTS if tokenizer.merges else 0  # borders of words lie where they lie
     while 2 * overlap <= stop - start:
         token = int(np.searchsorted(here.starts, stop - overlap, side="right")) - 1
         for shift in range(shifts + 1):

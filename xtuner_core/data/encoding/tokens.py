@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from xtuner_core.contracts.dataset import BrokenRecord, TokenRecord
 from xtuner_core.data.encoding.encoded import Encoded, Encoding
@@ -21,9 +25,9 @@ def encode_tokens(record: TokenRecord, vocabulary: int) -> Encoding:
 
 
 def _flaw(record: TokenRecord, vocabulary: int) -> str:
-    ids = np.asarray(record.token_ids)
-    if ids.size < 2:
-        return f"{ids.size} token ids; the first predicts the second, so at least 2 are needed"
+    if len(record.token_ids) < 2:
+        return f"{len(record.token_ids)} token ids; the first predicts the second, so at least 2 are needed"
+    ids = _array(record.token_ids)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         return "token_ids is not a flat list of whole numbers"
     outside = np.flatnonzero((ids < 0) | (ids >= vocabulary))
@@ -33,8 +37,16 @@ def _flaw(record: TokenRecord, vocabulary: int) -> str:
     return "" if record.weights is None else _weights_flaw(record)
 
 
+def _array(values: Sequence[object]) -> NDArray[Any]:
+    """An array of numbers, or of objects where they are none."""
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return np.array([None])
+
+
 def _weights_flaw(record: TokenRecord) -> str:
-    weights = np.asarray(record.weights)
+    weights = _array(record.weights or ())
     if weights.shape != (len(record.token_ids),) or weights.dtype.kind not in "iufb":
         return f"weights is not a flat list of {len(record.token_ids)} numbers, one for each token id"
     wrong = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
