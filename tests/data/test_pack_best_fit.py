@@ -51,3 +51,21 @@ def test_each_goes_to_the_fullest_pack_that_takes_it():
 def test_the_fill_rate_is_the_share_of_real_tokens():
     assert fill_rate([3, 4, 5], 2, 10) == 0.6
     assert fill_rate([], 0, 10) == 1.0
+
+
+def one_by_one(lengths: list[int], capacity: int) -> list[list[int]]:
+    """Best-fit decreasing as it is defined, a document at a time, every pack looked at."""
+    packs: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        left = [capacity - sum(lengths[i] for i in pack) for pack in packs]
+        fitting = [(space, number) for number, space in enumerate(left) if space >= lengths[index]]
+        if fitting:
+            packs[min(fitting)[1]].append(index)
+        else:
+            packs.append([index])
+    return packs
+
+
+@given(LENGTHS)
+def test_equal_lengths_are_placed_together_as_they_would_be_one_by_one(lengths: list[int]):
+    assert best_fit(lengths, CAPACITY) == one_by_one(lengths, CAPACITY)

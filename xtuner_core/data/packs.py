@@ -73,9 +73,14 @@ class Packs:
             while window < self._mixture.windows(epoch):
                 packs = self.window(epoch, window)
                 for place in range(first, len(packs)):
-                    yield packs[place], Position(epoch, window, place + 1)
+                    last = place + 1 == len(packs)
+                    yield packs[place], self._at(epoch, window + 1) if last else Position(epoch, window, place + 1)
                 window, first = window + 1, 0
             epoch, window = epoch + 1, 0
+
+    def _at(self, epoch: int, window: int) -> Position:
+        """The first pack of a window, which may be the one after an epoch's last."""
+        return Position(epoch, window) if window < self._mixture.windows(epoch) else Position(epoch + 1)
 
     def count(self, epoch: int) -> int:
         """Packs of an epoch. Plans it whole: about two seconds for a million pieces."""

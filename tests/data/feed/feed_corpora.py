@@ -75,6 +75,19 @@ class Slow(Listed):
         return super().read(split, shard)
 
 
+@dataclass
+class Waiting(Listed):
+    """Leaves a mark with its process for each shard; the sixth waits for a file named `go`."""
+
+    marks: str = ""
+
+    def read(self, split: Split, shard: Shard) -> Iterator[Record | BrokenRecord]:
+        (Path(self.marks) / f"{shard.index}-{os.getpid()}").touch()
+        while shard.index == 5 and not (Path(self.marks) / "go").exists():
+            time.sleep(0.01)
+        return super().read(split, shard)
+
+
 def marked(folder: Path) -> TokenRecord:
     """A record by which `Slow` knows where to leave its marks."""
     return TokenRecord(origin=Origin(str(folder)), token_ids=[1, 2])
