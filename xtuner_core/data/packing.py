@@ -38,8 +38,3 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
             if left > taken * length:
                 insort(spaces, (left - taken * length, pack))
     return packs
-
-
-def fill_rate(lengths: Sequence[int], packs: int, capacity: int) -> float:
-    """Share of the packs' tokens that are not filler."""
-    return sum(lengths) / (packs * capacity) if packs else 1.0

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtuner_core.data.packing import best_fit, fill_rate
+from xtuner_core.data.packing import best_fit
 
 CAPACITY = 50
 LENGTHS = st.lists(st.integers(1, CAPACITY), max_size=60)
@@ -46,11 +46,6 @@ def test_long_documents_cut_into_pieces_need_the_least_possible_number_of_packs(
 def test_each_goes_to_the_fullest_pack_that_takes_it():
     assert best_fit([6, 5, 5, 4, 4], 10) == [[0, 3], [1, 2], [4]]
     assert best_fit([7, 5, 3], 10) == [[0, 2], [1]]
-
-
-def test_the_fill_rate_is_the_share_of_real_tokens():
-    assert fill_rate([3, 4, 5], 2, 10) == 0.6
-    assert fill_rate([], 0, 10) == 1.0
 
 
 def one_by_one(lengths: list[int], capacity: int) -> list[list[int]]:
