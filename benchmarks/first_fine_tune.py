@@ -118,9 +118,9 @@ def _right(held_out: Sequence[Task], replies: Sequence[str]) -> dict[str, float]
 
 def _table(found: dict[str, Any]) -> str:
     loss, right = found["held_out_loss"], found["right"]
-    lines = [f"{'':24}{'before':>10}{'after':>10}", f"{'held-out loss':24}{loss['before']:10.3f}{loss['after']:10.3f}"]
+    lines = [f"{'':30}{'before':>10}{'after':>10}", f"{'held-out loss':30}{loss['before']:10.3f}{loss['after']:10.3f}"]
     lines += [
-        f"{f'right: {kind}':24}{right['before'][kind]:10.0%}{right['after'][kind]:10.0%}" for kind in right["after"]
+        f"{f'right: {kind}':30}{right['before'][kind]:10.0%}{right['after'][kind]:10.0%}" for kind in right["after"]
     ]
     for item in found["answers"][: len(KINDS)]:
         lines += ["", item["question"], f"  before: {item['before']}", f"  after:  {item['after']}"]
