@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,9 +44,9 @@ def reason(read: Callable[..., Any], jsonl: Opener) -> Callable[..., str]:
 
 
 @pytest.fixture
-def settle() -> Callable[..., None]:
-    """Makes files look as if they had been written long ago, so that what is found in them is remembered."""
-    return lambda *files: [os.utime(file, (1_600_000_000, 1_600_000_000)) for file in files]
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found in a file is remembered at once, not only when the file is two seconds old."""
+    monkeypatch.setattr("xtuner_core.data.reading.contents.SETTLED_NS", 0)
 
 
 @pytest.fixture

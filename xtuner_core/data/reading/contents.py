@@ -38,7 +38,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def stamp(file: BinaryIO) -> list[int]:
-    """Size, time of the last change (ns) and inode: as long as they stay, so does the content."""
+    """Size, time of the last change (ns) and inode: while they stay, nobody wrote to the file in the usual way."""
     found = os.fstat(file.fileno())
     return [found.st_size, found.st_mtime_ns, found.st_ino]
 
@@ -63,7 +63,7 @@ def digest(file: BinaryIO) -> dict[str, Any]:
 
 
 def remembered(path: Path, cache: Path, kind: str, find: Callable[[BinaryIO], dict[str, Any]]) -> dict[str, Any]:
-    """What `find` finds in a file; from the second start on without reading it, as long as its stamp stays.
+    """What `find` finds in a file; from the second start on without reading it, while stamp and inode's time stay.
 
     A damaged note is made again; two runs may write one at once.
 
@@ -76,13 +76,14 @@ def remembered(path: Path, cache: Path, kind: str, find: Callable[[BinaryIO], di
     note = cache / "contents" / f"{name}.json"
     with opened(path) as file:
         before = stamp(file)
-        key = [str(path), kind, *before]
+        changed = os.fstat(file.fileno()).st_ctime_ns  # nobody can set it back
+        key = [str(path), kind, *before, changed]
         found = _read(note, key)
         if found is None:
             found = find(file)
             if stamp(file) != before:
                 raise DataError(f"{path} changes while it is read", fix="wait until it is written, then start again")
-            if abs(time.time_ns() - before[1]) > SETTLED_NS:
+            if abs(time.time_ns() - max(before[1], changed)) > SETTLED_NS:
                 _write(note, key, found)
     return found
 
