@@ -109,7 +109,7 @@ def test_with_matched_scale_an_entry_moves_as_far_as_with_adamw_whatever_the_sha
 
 def test_rates_are_told_by_group(zoo):
     given = zoo.described(zoo.values())
-    assert Muon(MuonConfig(), given, state_dtype=torch.float32).rates == {"adamw.embed": 0.25, "moe.experts.0": 3.0}
+    assert Muon(MuonConfig(), given, state_dtype=torch.float32).rates == {"embed": 0.25, "moe.experts.0": 3.0}
     config = MuonConfig(learning_rate=0.02, adamw_learning_rate=0.01)
     assert Muon(config, given, state_dtype=torch.float32).rates == {
         "adamw": 0.5,

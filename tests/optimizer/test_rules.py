@@ -96,6 +96,14 @@ def test_a_rule_with_layers_leaves_what_is_outside_of_them_alone(model):
     assert len(found) == 8
 
 
+def test_the_role_layer_means_whole_layers(model):
+    found = resolve(rules({"role": "layer", "layers": "0-1,3", "frozen": True}), model)
+    assert set(found) == {
+        name for name, _ in model.named_parameters() if name.startswith(("layers.0", "layers.1", "layers.3"))
+    }
+    assert {name.split(".")[0] for name in resolve(rules({"role": "layer", "frozen": True}), model)} == {"layers"}
+
+
 def test_rules_that_match_nothing_are_refused_at_once_with_key_and_what_is_there(model):
     assert problems(
         model,

@@ -31,7 +31,7 @@ class ParameterRule:
     """What is different for the parameters of a role; of several rules that match, each setting's last one counts."""
 
     role: str
-    """Role, everything below it included: `embed`, `moe.experts`."""
+    """Role, everything below it included: `embed`, `moe.experts`; `layer` means all that lies in layers."""
     layers: str | None = None
     """Layers from 0, `0-3,8,20-`; null means all, and parameters outside the layers too."""
     learning_rate_factor: float | None = None

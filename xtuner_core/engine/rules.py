@@ -10,23 +10,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from xtuner_core.config.layer_ranges import LayerRanges
 from xtuner_core.config.root import ParameterRule
 from xtuner_core.errors import ComposeError
-from xtuner_core.nn.roles import parameter_role
+from xtuner_core.nn.roles import iter_roles, parameter_role
 from xtuner_core.records import Problem
 from xtuner_core.roles import ROLES, matches
 
-Place = tuple[str, int | None]
-"""Role and layer."""
+LAYER = "layer"
+"""The role of whole layers; no parameter has it, all that lie in one are meant."""
 Setting = tuple[Any, int]
 """A value, and the number of the rule that gave it."""
 
 SETTINGS = ("learning_rate_factor", "weight_decay", "frozen")
+
+
+class Place(NamedTuple):
+    """Where a parameter is in the model."""
+
+    role: str
+    layer: int | None
+    in_layer: bool
+    """Whether a module of role `layer` holds it."""
+
+    def has(self, role: str) -> bool:
+        """Whether a rule for this role is for it, layers aside."""
+        return matches(self.role, role) or (role == LAYER and self.in_layer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +63,7 @@ def resolve(rules: Sequence[ParameterRule], model: nn.Module) -> dict[str, Treat
     """
     if not rules:
         return {}
-    places = parameter_role(model, aliases=True)
+    places = _places(model)
     problems = [p for number, rule in enumerate(rules) if (p := _idle(number, rule, places.values()))]
     found: dict[str, Treatment] = {}
     for name, aliases in _shared(model).items():
@@ -73,10 +86,16 @@ def freeze(model: nn.Module, treatments: Mapping[str, Treatment]) -> None:
 
 def matched(rule: ParameterRule, place: Place) -> bool:
     """Whether a rule is for parameters of this role and layer."""
-    role, layer = place
-    if not matches(role, rule.role):
+    if not place.has(rule.role):
         return False
-    return rule.layers is None or (layer is not None and layer in LayerRanges.parse(rule.layers))
+    return rule.layers is None or (place.layer is not None and place.layer in LayerRanges.parse(rule.layers))
+
+
+def _places(model: nn.Module) -> dict[str, Place]:
+    """Of each parameter, under each of its names."""
+    within = tuple(f"{item.name}." for item in iter_roles(model) if item.role == LAYER)
+    roles = parameter_role(model, aliases=True)
+    return {name: Place(role, layer, name.startswith(within)) for name, (role, layer) in roles.items()}
 
 
 def _shared(model: nn.Module) -> dict[str, list[str]]:
@@ -122,9 +141,9 @@ def _idle(number: int, rule: ParameterRule, places: Iterable[Place]) -> Problem 
     places = list(places)
     if any(matched(rule, place) for place in places):
         return None
-    key, present = f"parameters[{number}]", sorted({role for role, _ in places})
-    layers = sorted({layer for role, layer in places if matches(role, rule.role) and layer is not None})
-    if any(matches(role, rule.role) for role in present):
+    key, present = f"parameters[{number}]", sorted({place.role for place in places})
+    layers = sorted({place.layer for place in places if place.has(rule.role) and place.layer is not None})
+    if any(place.has(rule.role) for place in places):
         message = f"{key}: no parameter of role {rule.role!r} lies in the layers {rule.layers}"
         fix = f"it is in the layers {layers[0]} to {layers[-1]}" if layers else "it is in no layer; leave layers out"
         return Problem(message=message, fix=fix, code="idle_rule", key=key)
@@ -136,7 +155,7 @@ def _idle(number: int, rule: ParameterRule, places: Iterable[Place]) -> Problem 
 
 
 def _conflict(name: str, given: Mapping[str, Setting], aliases: Mapping[str, Place]) -> Problem:
-    told = ", ".join(f"parameters[{rule}] sets {value} for {aliases[a][0]}" for a, (value, rule) in given.items())
+    told = ", ".join(f"parameters[{rule}] sets {value} for {aliases[a].role}" for a, (value, rule) in given.items())
     return Problem(
         message=f"{' and '.join(aliases)} are one parameter, and the rules set its {name} apart: {told}",
         fix="give both the same, or leave one out",

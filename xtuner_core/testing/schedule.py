@@ -27,7 +27,7 @@ class ScheduleContract(OfferSuite):
     def make(self, host: Host, offered: Offer, case: int) -> Make:
         """Builds the schedule of a case anew."""
         parts = self.parts(host, offered, case)
-        return lambda: parts.make("schedule")  # type: ignore[no-any-return]
+        return lambda: parts.make("schedule")
 
     def test_it_fits_some_run_and_refuses_the_others_at_their_first_step(self, make: Make) -> None:
         """With a `ConfigError`; a run that began is never refused."""

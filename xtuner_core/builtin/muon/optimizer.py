@@ -60,7 +60,7 @@ class Muon:
         self._adamw_rate = 1.0 if own is None or own == config.learning_rate else own / config.learning_rate
         self.rates = {
             **group_rates(self._matrices),
-            **group_rates(others, factor=self._adamw_rate, name="adamw"),
+            **group_rates(others, factor=self._adamw_rate, name="adamw" if self._adamw_rate != 1 else ""),
         }
 
     def uses(self, *, device: str, dtype: torch.dtype) -> Mapping[str, Use]:
