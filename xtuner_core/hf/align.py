@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import tokenizers
@@ -20,7 +21,8 @@ def align(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> list[Alignme
 
 
 def _aligned(encoding: tokenizers.Encoding) -> Alignment:
-    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    places = chain.from_iterable(encoding.offsets)
+    offsets = np.fromiter(places, dtype=np.int64, count=2 * len(encoding)).reshape(-1, 2)
     words = np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
     ids = np.array(encoding.ids, dtype=np.uint32)
     return Alignment(ids, offsets[:, 0], offsets[:, 1], words)

@@ -48,13 +48,13 @@ class ChatEncoder:
         chats = self._encode_chats([record for record in records if isinstance(record, ChatRecord)])
         return [self._answer(record, texts, chats) for record in records]
 
-    def samples(self, record: ChatRecord) -> list[tuple[Sample, Alignment, NDArray[np.float32] | None]] | BrokenRecord:
-        """The documents of a conversation with their texts, tokens and weights, to look at."""
+    def aligned(self, record: ChatRecord) -> list[tuple[str, Alignment]]:
+        """The text and the tokens of each document, to look at; none where the conversation is broken."""
         samples = self._rendered(record)
         if isinstance(samples, BrokenRecord):
-            return samples
+            return []
         aligned = self._align([sample.rendered for sample in samples])
-        return [(sample, tokens, _weights(sample, tokens)) for sample, tokens in zip(samples, aligned, strict=True)]
+        return [(sample.rendered.text, tokens) for sample, tokens in zip(samples, aligned, strict=True)]
 
     def prompt(self, record: ChatRecord) -> NDArray[np.uint32] | BrokenRecord:
         """Ids of what a model is given to answer in place of the last assistant message: uint32 [t]."""
