@@ -53,7 +53,7 @@ def _own(text: str, encoder: ChatEncoder) -> Question:
 def _held_out(corpus: Corpus, config: SftConfig, encoder: ChatEncoder) -> Iterator[Question]:
     for shard in corpus.shards("held_out"):
         for record in corpus.read("held_out", shard):
-            if not isinstance(record, ChatRecord) or not record.messages or record.messages[-1]["role"] != "assistant":
+            if not isinstance(record, ChatRecord) or not _answered(record):
                 continue
             question = _question(record, encoder)
             # What is broken was reported, or refused, when the part was encoded.
@@ -66,7 +66,7 @@ def _question(record: ChatRecord, encoder: ChatEncoder) -> Question | BrokenReco
     if isinstance(ids, BrokenRecord):
         return ids
     *before, last = record.messages
-    answered = last["role"] == "assistant"
+    answered = _answered(record)
     said = (before[-1] if before else {}) if answered else last
     return Question(
         token_ids=ids.tolist(),
@@ -74,6 +74,10 @@ def _question(record: ChatRecord, encoder: ChatEncoder) -> Question | BrokenReco
         reference=_text(last) if answered else None,
         origin=str(record.origin),
     )
+
+
+def _answered(record: ChatRecord) -> bool:
+    return bool(record.messages) and record.messages[-1].get("role") == "assistant"
 
 
 def _text(message: Mapping[str, Any]) -> str:
