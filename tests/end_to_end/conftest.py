@@ -82,7 +82,7 @@ def finished_run(folder: Path, *arguments: str, timeout: float = 120) -> Run:
         timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
-    (home,) = (folder / "runs").iterdir()
+    (home,) = (folder / "runs").glob("[!.]*")
     return Run(home, done.stdout)
 
 

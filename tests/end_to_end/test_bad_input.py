@@ -65,7 +65,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_only_the_failure_is_recor
     assert "Traceback" not in said
     if spoil is truncated:
         assert "truncated: its data ends at byte" in said
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     assert_only_the_failure_is_told(run, sentence)
     assert {file.name: file.read_bytes() for file in copied.iterdir()} == before
 
@@ -92,7 +92,7 @@ def test_a_tokenizer_that_is_not_there_is_refused(run_here, tmp_path):
     code, said = run_here("tokenizer=/nowhere", f"output={tmp_path}/runs")
     assert code == 4
     assert "there is no tokenizer in /nowhere: tokenizer.json is missing" in said
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     assert_only_the_failure_is_told(run, "there is no tokenizer in /nowhere")
 
 
@@ -127,7 +127,7 @@ def test_a_run_for_which_nobody_brings_a_tokenizer_is_refused(copied, run_here, 
     assert code == 4
     assert "this run has no tokenizer: neither the model's folder nor a dataset brings one" in said
     assert "fix: set tokenizer=DIR" in said
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     assert_only_the_failure_is_told(run, "this run has no tokenizer")
 
 

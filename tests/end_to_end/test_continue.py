@@ -10,7 +10,7 @@ from xtuner_core.hf.checkpoint import open_checkpoint
 
 
 def only_run(folder: Path) -> Path:
-    (home,) = (folder / "runs").iterdir()
+    (home,) = (folder / "runs").glob("[!.]*")
     return home
 
 

@@ -87,7 +87,7 @@ def test_the_installed_wheels_train_outside_the_repository(scripts, tmp_path):
     )
     values = ["steps=3", "compare_xz=false", "evaluate_overlap=0", "sample_tokens=8"]
     said = call(scripts / "xtuner-core", "run", *(f"algorithm.{value}" for value in values), cwd=tmp_path)
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     assert json.loads((run / "summary.json").read_text())["steps"] == 3
     assert said.splitlines()[-1] == f"weights: {run / 'export'}"
     generated = call(scripts / "xtuner-core", "generate", run, "--prompt", "And God", "--max-tokens", "4", cwd=tmp_path)
