@@ -75,6 +75,10 @@ def compose(
         return Composition(host=host, problems=(_as_problem(error),), error=error)
 
 
+def _slot(problem: Problem) -> str:
+    return (problem.key or "").partition(".")[0]
+
+
 def _as_problem(error: XTunerCoreError) -> Problem:
     plugins = (error.plugin,) if error.plugin else ()
     return Problem(message=error.message, fix=error.fix, code="error", plugins=plugins)
@@ -105,7 +109,7 @@ class _Composer:
         config, wrong = schema.resolve()
         self.problems += wrong + self._wiring_problems(choices)
         excused = {plugin for problem in self.problems for plugin in problem.plugins}
-        excused |= {offer.plugin for problem in picker.problems for offer in host.registry.of_slot(problem.key or "")}
+        excused |= {offer.plugin for problem in picker.problems for offer in host.registry.of_slot(_slot(problem))}
         self.problems += naming.unused((choice.offer for choice in choices.values()), excused)
         if self.problems:
             return Composition(host=host, problems=tuple(self.problems))

@@ -143,7 +143,7 @@ def _forget_modules(packages: set[str]) -> None:
 
 @pytest.fixture(scope="session")
 def strangers_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip has installed the five distributions of `tests/strangers`, from a copy of them."""
+    """A folder into which pip has installed the distributions of `tests/strangers`, from a copy of them."""
     root = tmp_path_factory.mktemp("strangers")
     names = sorted(folder.name for folder in STRANGERS.iterdir() if (folder / "pyproject.toml").exists())
     for name in names:
@@ -156,7 +156,7 @@ def strangers_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def strangers(strangers_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The five strangers, installed."""
+    """The strangers, installed."""
     monkeypatch.syspath_prepend(str(strangers_site))
     yield strangers_site
     _forget_modules({folder.name for folder in strangers_site.iterdir()})

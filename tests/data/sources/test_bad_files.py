@@ -1,4 +1,4 @@
-"""Files that cannot be read as a whole are refused with their name and the cause; a bad record is told with its line."""
+"""A file that cannot be read as a whole is refused with its name and the cause; a bad record is told with its line."""
 
 from __future__ import annotations
 

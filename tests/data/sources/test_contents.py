@@ -10,7 +10,6 @@ import pytest
 from xtuner_core.data.reading.contents import digest, remembered
 from xtuner_core.errors import DataError
 
-
 pytestmark = pytest.mark.usefixtures("settled")
 
 

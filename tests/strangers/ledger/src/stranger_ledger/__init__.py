@@ -1,0 +1,1 @@
+"""Reads ledgers: a title, a bar and a text on each line."""
