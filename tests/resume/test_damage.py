@@ -1,0 +1,149 @@
+"""A damaged checkpoint is skipped with its reason, set aside, and the next older good one taken."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from xtuner_core.engine.checkpoint.manifest import read_score, write_manifest
+from xtuner_core.engine.checkpoint.saved import problems
+from xtuner_core.errors import RunError
+
+
+def cut(checkpoint):
+    file = checkpoint / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    return "model/model.safetensors has"
+
+
+def remove(checkpoint):
+    (checkpoint / "state.json").unlink()
+    return "state.json is missing"
+
+
+def forget_manifest(checkpoint):
+    (checkpoint / "manifest.json").unlink()
+    return "manifest.json cannot be read"
+
+
+def change_manifest(checkpoint):
+    file = checkpoint / "manifest.json"
+    file.write_text(file.read_text().replace('"schema": 1', '"schema": 2'))
+    return "manifest.json is damaged"
+
+
+def flip(checkpoint):
+    file = checkpoint / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    return "optimizer.safetensors has another checksum than when it was written"
+
+
+def put_nan_into(file, checkpoint):
+    tensors = load_file(checkpoint / file)
+    name = max(tensors)
+    tensors[name].view(-1)[0] = torch.nan
+    save_file(tensors, checkpoint / file, metadata={"format": "pt"})
+    # With checksums that are right: the number itself is what is wrong.
+    (checkpoint / "manifest.json").unlink()
+    write_manifest(checkpoint, step=5, score=read_score(checkpoint))
+    return f"{name} in {file} holds NaN or an infinity"
+
+
+def nan_in_weights(checkpoint):
+    return put_nan_into("model/model.safetensors", checkpoint)
+
+
+def nan_in_optimizer(checkpoint):
+    return put_nan_into("optimizer.safetensors", checkpoint)
+
+
+@pytest.mark.parametrize(
+    "harm", [cut, remove, forget_manifest, change_manifest, flip, nan_in_weights, nan_in_optimizer]
+)
+def test_a_damaged_checkpoint_is_skipped_with_its_reason(tiny, whole, half, harm, capsys):
+    reason = harm(half / "checkpoints" / "step-00000005")
+    seen = tiny.StopAfter()
+    tiny.train(half, resume=True, observers=(seen,))
+    assert seen.start.steps_done == 4
+    (skipped,) = [line for line in tiny.log(half) if line["event"] == "checkpoint skipped"]
+    assert skipped["step"] == 5
+    assert reason in skipped["reason"]
+    assert reason in capsys.readouterr().err
+    assert "damaged-step-00000005" in tiny.checkpoints(half)
+    assert tiny.weights(half) == tiny.weights(whole)
+    assert tiny.numbers(half) == tiny.numbers(whole)
+
+
+def test_where_all_are_damaged_the_run_says_so_and_starts_anew(tiny, whole, half):
+    for checkpoint in (half / "checkpoints").iterdir():
+        flip(checkpoint)
+    seen = tiny.StopAfter()
+    tiny.train(half, resume=True, observers=(seen,))
+    assert seen.start.steps_done == 0
+    assert [line["step"] for line in tiny.log(half) if line["event"] == "checkpoint skipped"] == [5, 4]
+    assert tiny.weights(half) == tiny.weights(whole)
+
+
+@pytest.mark.full
+def test_no_bit_of_a_checkpoint_can_change_unnoticed(half):
+    drawn = random.Random(0)
+    checkpoint = half / "checkpoints" / "step-00000005"
+    files = [file for file in checkpoint.rglob("*") if file.is_file()]
+    assert problems(checkpoint) == []
+    for file in files:
+        content = file.read_bytes()
+        for _ in range(20):
+            changed = bytearray(content)
+            changed[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
+            file.write_bytes(changed)
+            if file.name == "manifest.json" and same_json(content, changed):
+                continue  # white space
+            assert problems(checkpoint) != [], file
+        file.write_bytes(content)
+    assert problems(checkpoint) == []
+
+
+def same_json(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+def test_weights_that_are_not_finite_are_not_saved_and_the_tensor_is_named(tiny, half, tmp_path):
+    class Spoil:
+        """Writes NaN into a weight after step 3, as a broken optimizer would."""
+
+        engine = None
+
+        def on_start(self, start):
+            pass
+
+        def on_step(self, step):
+            if step.result.step == 3:
+                Spoil.engine.masters.optimized[2].tensor.view(-1)[0] = torch.nan
+
+        def on_end(self, end):
+            pass
+
+    import xtuner_core.wiring as wiring
+
+    def wire(*arguments, **named):
+        wired = original(*arguments, **named)
+        Spoil.engine = wired.engine
+        return wired
+
+    original, wiring.wire = wiring.wire, wire
+    try:
+        with pytest.raises(RunError) as caught:
+            tiny.train(tmp_path / "spoiled", {"checkpoint.every_steps": 3}, observers=(Spoil(),))
+    finally:
+        wiring.wire = original
+    name = Spoil.engine.masters.optimized[2].name
+    assert caught.value.message == f"step 3: {name} holds NaN or an infinity, and is not saved"
