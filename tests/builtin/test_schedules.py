@@ -65,6 +65,11 @@ def test_a_run_of_one_step_takes_the_last_factor():
     assert closed_forms.constant(ConstantConfig())(1, 1) == 1.0
 
 
+def test_a_step_beyond_the_run_takes_the_last_factor():
+    assert closed_forms.linear(LinearConfig(final_fraction=0.2))(12, 10) == pytest.approx(0.2)
+    assert closed_forms.constant(ConstantConfig())(1, 0) == 1.0
+
+
 def test_a_warm_up_as_long_as_the_run_reaches_its_peak_at_the_last_step():
     assert [closed_forms.cosine(CosineConfig(warmup_steps=3))(step, 3) for step in (1, 2, 3)] == [1 / 3, 2 / 3, 1]
 

@@ -84,7 +84,8 @@ def wire(parts: Parts, device: Device, folder: Path, report: Report, weights: Pa
     )
     algorithm: Algorithm = parts.make("algorithm", services)
     # Whether the schedule fits into the run is known only now; asking it is what makes it refuse.
-    engine.schedule(1, algorithm.steps)
+    if algorithm.steps:
+        engine.schedule(1, algorithm.steps)
     return Wired(engine=engine, algorithm=algorithm, tokenizer=tokenizer)
 
 

@@ -63,7 +63,7 @@ class WarmupStableDecay:
         warmup, decay = self._lengths(steps)
         if step < warmup:
             return step / warmup
-        if step <= steps - decay:
+        if not decay or step <= steps - decay:
             return 1.0
         shape = self.shape(min(1.0, (step - steps + decay) / decay))
         return self.final_fraction + (1 - self.final_fraction) * shape
