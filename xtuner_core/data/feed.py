@@ -216,7 +216,7 @@ class Feed:
         return tokens
 
     def _pack(self, pieces: list[Piece]) -> PackedBatch:
-        return pack([self._documents(piece) for piece in pieces], capacity=self._budget.micro_batch_tokens)
+        return pack(self._documents(pieces), capacity=self._budget.micro_batch_tokens)
 
     def _epoch(self) -> float:
         """Epochs that were passed, the begun one by the share of its packs."""

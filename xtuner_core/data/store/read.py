@@ -50,16 +50,16 @@ class TokenStore(Sequence[Encoded]):
             return [self[each] for each in range(*index.indices(len(self)))]
         place = range(len(self))[index]
         ids, weights = self.span(place, 0, self._end(place) - self._end(place - 1))
-        return Encoded(token_ids=ids.astype(np.uint32), weights=weights)
+        return Encoded(ids.astype(np.uint32), None if weights is None else weights.astype(np.float32))
 
     def span(self, document: int, start: int, stop: int) -> tuple[Array, Array | None]:
-        """Tokens `start` to `stop` of a document, in the store's dtype, and their weights.
+        """Tokens `start` to `stop` of a document, and their weights, in the store's dtypes.
 
-        :return: ids [t], and float32 [t] or None where every token but the document's first counts 1.
+        :return: ids [t], and weights [t] or None where every token but the document's first counts 1.
         """
         first = self._end(document - 1)
         cut = slice(first + start, first + stop)
-        return self._ids[cut], None if self._weights is None else self._weights[cut].astype(np.float32)
+        return self._ids[cut], None if self._weights is None else self._weights[cut]
 
     @cached_property
     def lengths(self) -> Array:
@@ -86,5 +86,7 @@ class TokenStore(Sequence[Encoded]):
 
 
 def _mapped(file: Path, dtype: str, size: int) -> Array:
-    # An empty file cannot be mapped.
-    return np.memmap(file, dtype=dtype, mode="r", shape=(size,)) if size else np.empty(0, dtype=dtype)
+    if not size:  # an empty file cannot be mapped
+        return np.empty(0, dtype=dtype)
+    # A plain array on the map: slices of `memmap` cost several times as much.
+    return np.asarray(np.memmap(file, dtype=dtype, mode="r", shape=(size,)))
