@@ -15,7 +15,8 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
-DISTRIBUTIONS = ("xtuner-core", "xtuner-core-kernels", "xtuner-core-qwen3-moe", "xtuner-core-llama", "torch", "transformers")
+OURS = ("xtuner-core", "xtuner-core-kernels", "xtuner-core-qwen3-moe", "xtuner-core-llama")
+DISTRIBUTIONS = (*OURS, "torch", "transformers")
 SWITCHES = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "LD_PRELOAD", "MALLOC_ARENA_MAX")
 """Environment variables that decide how fast PyTorch is on a CPU."""
 

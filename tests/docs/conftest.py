@@ -1,7 +1,8 @@
 """The pages of the documentation, and the fenced blocks in them.
 
-A block is marked by a comment on the line above it: `<!-- runs -->` is run by `test_blocks.py`, and
-`<!-- file: PATH -->` says that the block is quoted from that file of the repository.
+A block is marked by a comment on the line above it: `<!-- runs -->` is run by `test_blocks.py`, `<!-- writes: NAME -->`
+is saved there under that name first, and `<!-- file: PATH -->` says that the block is quoted from that file of the
+repository.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BLOCK = re.compile(
 
 class Block(NamedTuple):
     mark: str
-    """`runs`, `file: PATH`, or empty."""
+    """`runs`, `writes: NAME`, `file: PATH`, or empty."""
     language: str
     text: str
 
