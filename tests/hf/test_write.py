@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -92,7 +94,7 @@ def test_the_tokenizers_files_come_along(make_toy, tmp_path):
         (source / name).write_text(name)
 
     class Tokenizer:
-        end_of_text = 9
+        stop_tokens = (9,)
         folder = source
 
     folder = write.export(make_toy(), tmp_path / "out", tokenizer=Tokenizer())
@@ -100,6 +102,20 @@ def test_the_tokenizers_files_come_along(make_toy, tmp_path):
     assert copied == ["tokenizer.json", "tokenizer_config.json"]
     assert not (folder / "notes.txt").exists()
     assert '"eos_token_id": 9' in (folder / "generation_config.json").read_text()
+
+
+def test_all_that_ends_a_turn_and_further_chat_templates_are_exported(make_toy, tmp_path):
+    source = tmp_path / "tokenizer"
+    (source / "additional_chat_templates").mkdir(parents=True)
+    (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+
+    class Tokenizer:
+        stop_tokens = (9, 5)
+        folder = source
+
+    folder = write.export(make_toy(), tmp_path / "out", tokenizer=Tokenizer())
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [9, 5]
+    assert (folder / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
 
 
 def test_exporting_changes_no_parameter(make_toy, tmp_path):

@@ -55,7 +55,7 @@ class Tokenizer(Aligner, Protocol):
     special_tokens: Mapping[str, int]
     """Text and id of the tokens that mark structure, not content."""
     stop_tokens: Sequence[int]
-    """Ids after any of which a model has ended its turn; `end_of_text` is the last of them."""
+    """Ids after any of which a model has ended its turn; `end_of_text` is the first of them."""
 
     def fingerprint(self) -> str:
         """Identify everything that decides which ids a text has; hexadecimal SHA-256."""

@@ -29,6 +29,9 @@ TOKENIZER_FILES = (
 )
 """What belongs to a tokenizer in a checkpoint's folder; export copies those that are there."""
 
+CHAT_TEMPLATES = "additional_chat_templates"
+"""Folder of further chat templates, each a `.jinja` file, which export copies too."""
+
 
 class HfTokenizer:
     """The contract's tokenizer on `tokenizers.Tokenizer`."""
@@ -44,7 +47,7 @@ class HfTokenizer:
         self._tokenizer = tokenizer
         self.size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
         self.end_of_text = end_of_text
-        self.stop_tokens = (*(number for number in stop_tokens if number != end_of_text), end_of_text)
+        self.stop_tokens = (end_of_text, *(number for number in stop_tokens if number != end_of_text))
         self.folder = folder
         self.merges = isinstance(tokenizer.model, tokenizers.models.BPE)
         added = tokenizer.get_added_tokens_decoder()

@@ -16,7 +16,7 @@ from xtuner_core.durable import check_creatable, whole_folder, write_synced
 from xtuner_core.errors import UsageError
 from xtuner_core.hf.shards import SHARD_BYTES, plan_shards, write_json, write_shards
 from xtuner_core.hf.targets import named_tensors
-from xtuner_core.hf.tokenizer import TOKENIZER_FILES
+from xtuner_core.hf.tokenizer import CHAT_TEMPLATES, TOKENIZER_FILES
 
 
 def export(
@@ -123,7 +123,9 @@ def _config(model: Model, stored: torch.dtype) -> dict[str, Any]:
 
 
 def _generation(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> dict[str, Any]:
-    end = config.get("eos_token_id") if tokenizer is None else tokenizer.end_of_text
+    end = config.get("eos_token_id") if tokenizer is None else list(tokenizer.stop_tokens)
+    if isinstance(end, list) and len(end) == 1:
+        end = end[0]
     if end in (None, []):
         return {}
     begin = config.get("bos_token_id")
@@ -131,6 +133,8 @@ def _generation(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> dict[
 
 
 def _copy_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    for name in TOKENIZER_FILES:
+    further = sorted((tokenizer.folder / CHAT_TEMPLATES).glob("*.jinja"))
+    for name in (*TOKENIZER_FILES, *(f"{CHAT_TEMPLATES}/{file.name}" for file in further)):
         if (tokenizer.folder / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
             write_synced(folder / name, [(tokenizer.folder / name).read_bytes()])

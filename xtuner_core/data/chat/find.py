@@ -9,6 +9,7 @@ from typing import Any
 
 from xtuner_core.errors import DataError
 from xtuner_core.hf.config import read_json
+from xtuner_core.hf.tokenizer import CHAT_TEMPLATES
 
 DEFAULT, TOOLS = "default", "tool_use"
 """Names that mean something: the template of a conversation, and that of one with tools."""
@@ -53,7 +54,7 @@ def _templates_in(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _templates_in_files(folder: Path) -> dict[str, str]:
-    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    more = sorted((folder / CHAT_TEMPLATES).glob("*.jinja"))
     found = {file.stem: file.read_text(encoding="utf-8") for file in more}
     main = folder / "chat_template.jinja"
     return {DEFAULT: main.read_text(encoding="utf-8"), **found} if main.is_file() else found
