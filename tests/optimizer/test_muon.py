@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from xtuner_core.builtin.muon import direction
 from xtuner_core.builtin.muon.config import MuonConfig
+from xtuner_core.builtin.muon.direction import ADJUSTMENTS, Direction
 from xtuner_core.builtin.muon.newton_schulz import orthogonalised
 from xtuner_core.builtin.muon.optimizer import Muon
 from xtuner_core.errors import ConfigError, DataError
@@ -39,6 +41,15 @@ def test_each_matrix_of_a_stack_is_as_if_it_were_alone_whichever_side_is_longer(
     for one, alone in zip(found, stack, strict=True):
         torch.testing.assert_close(one, orthogonalised(alone[None], **SETTINGS)[0], rtol=1e-13, atol=1e-15)
         torch.testing.assert_close(one.mT, orthogonalised(alone.mT[None], **SETTINGS)[0], rtol=1e-12, atol=1e-14)
+
+
+def test_a_stack_is_iterated_on_in_pieces_that_change_nothing(monkeypatch):
+    stack = torch.randn(5, 7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    direct = Direction(**SETTINGS, adjust=ADJUSTMENTS["original"])
+    whole = direct(stack, ())
+    for entries in (1, 2 * 7 * 4, 3 * 7 * 4 + 1):
+        monkeypatch.setattr(direction, "PIECE", entries)
+        torch.testing.assert_close(direct(stack, ()), whole, rtol=1e-13, atol=1e-15)
 
 
 def test_a_matrix_of_zeros_stays_at_zero():

@@ -3,7 +3,9 @@
 This is the one place of Muon that needs a whole matrix; everything before and after works entry by entry, so that a
 strategy that shards parameters gathers the argument here and keeps its shard of the result.
 
-A stack of experts [E, M, N] is E matrices. Queries, keys and values, or gate and up, that share a parameter are
+S stack, M rows, N columns.
+
+A stack of experts [S, M, N] is S matrices. Queries, keys and values, or gate and up, that share a parameter are
 matrices of their own: an orthogonal step has all singular values alike, and one over a fused matrix would couple maps
 that the model applies apart, and depend on how an implementation happens to lay them out.
 """
@@ -26,6 +28,9 @@ ADJUSTMENTS: Mapping[str, Callable[[int, int], float]] = {
 }
 """Factor on an orthogonal matrix [fan_out, fan_in], by the name of `MuonConfig.adjust`: Liu et al. 2025 (arXiv
 2502.16982, section 2.2, eq. 4); Jordan et al. 2024; Yang et al. 2023 (arXiv 2310.17813, condition 1)."""
+
+PIECE = 2**26
+"""Entries of a stack that are iterated on at once, so that many large experts need no multiple of their own memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +59,11 @@ class Direction:
 
     def _stack(self, update: Tensor) -> Tensor:
         stack_SMN = update.reshape(-1, *update.shape[-2:])
-        found = orthogonalised(stack_SMN, steps=self.steps, eps=self.eps, dtype=self.dtype)
-        return found.to(update.dtype).mul_(self.adjust(*update.shape[-2:])).view(update.shape)
+        found_SMN = torch.empty_like(stack_SMN)
+        count = max(1, PIECE // stack_SMN[0].numel())
+        for piece, found in zip(torch.split(stack_SMN, count), torch.split(found_SMN, count), strict=True):
+            found.copy_(orthogonalised(piece, steps=self.steps, eps=self.eps, dtype=self.dtype))
+        return found_SMN.mul_(self.adjust(*update.shape[-2:])).view(update.shape)
 
 
 def _slice(span: Span) -> slice:
