@@ -33,7 +33,7 @@ def processes(workers: int | None, shards: Sequence[Shard]) -> int:
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = cores if sum(shard.bytes for shard in shards) >= LITTLE else 0
-    return 0 if workers <= 1 and len(shards) <= 1 else min(workers, len(shards))
+    return min(workers, len(shards))
 
 
 def encode_shards(job: Job, shards: Sequence[Shard], count: int) -> Generator[Piece]:

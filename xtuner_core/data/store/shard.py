@@ -6,6 +6,7 @@ A piece is two or three files: ids, weights where any token's differs from 1, an
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -151,19 +152,19 @@ class _PieceWriter:
         self._job = job
         self._ids: BinaryIO = piece_file(job.folder, index, "ids").open("wb")
         self._weights: BinaryIO | None = None
-        self._rows: list[int] = []
+        self._rows = array("q")
         self._files: dict[str, int] = {}
 
     def __enter__(self) -> _PieceWriter:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        rows = np.array(self._rows, dtype=np.int64)
-        rows.tofile(piece_file(self._job.folder, self.piece.index, "rows"))
-        self.piece.files = list(self._files)
         self._ids.close()
         if self._weights is not None:
             self._weights.close()
+        with piece_file(self._job.folder, self.piece.index, "rows").open("wb") as rows:
+            self._rows.tofile(rows)
+        self.piece.files = list(self._files)
 
     def add(self, record: Record | BrokenRecord, encoding: Encoding) -> None:
         self.piece.records += 1
@@ -178,7 +179,7 @@ class _PieceWriter:
             )
             self._add_weights(encoded.weights, len(ids))
             self._ids.write(ids.astype(self._job.ids).data)
-            self._rows += (len(ids), text_bytes, file, record.origin.line or 0)
+            self._rows.extend((len(ids), text_bytes, file, record.origin.line or 0))
             text_bytes = 0  # of a record that becomes several documents, the first has the text
             self.piece.documents += 1
             self.piece.tokens += len(ids)
