@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import tokenizers
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 from xtuner_core.hf.tokenizer import load_tokenizer
 
@@ -20,6 +20,7 @@ def folder(tmp_path):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab={c: n for n, c in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([END, tokenizers.AddedToken(TURN, rstrip=True)])
     tokenizer.post_processor = processors.Sequence(
         [
