@@ -1,0 +1,1 @@
+"""Datasets of the library `datasets`: by name from the Hugging Face Hub, or in a local folder."""
