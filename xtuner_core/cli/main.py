@@ -22,6 +22,7 @@ COMMANDS = {
     "config": "xtuner_core.cli.config:config",
     "export": "xtuner_core.cli.export:export",
     "generate": "xtuner_core.cli.generate:generate",
+    "data": "xtuner_core.cli.data:data",
     "runs": "xtuner_core.cli.runs:runs",
     "new-plugin": "xtuner_core.cli.new_plugin:new_plugin",
     "doctor": "xtuner_core.cli.doctor:doctor",
