@@ -18,7 +18,7 @@ from xtuner_core.contracts.batch import pack
 from xtuner_core.engine.rules import freeze, resolve
 from xtuner_core.errors import ComposeError, RunError
 from xtuner_core.testing import build_model, compose_tiny, fake_plugin, random_documents, tiny_host
-from xtuner_core.wiring import Outcome, run
+from xtuner_core.wiring import Outcome, RunHandle, run
 
 STEPS = {"algorithm": {"steps": 4}}
 
@@ -37,6 +37,10 @@ def lines(outcome: Outcome) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "bf16"), ("muon", "fp32")])
 def test_frozen_roles_keep_their_bits_and_all_else_learns(tmp_path, optimizer, precision):
     frozen = [{"role": role, "frozen": True} for role in ("embed", "moe", "norm")]
@@ -47,6 +51,8 @@ def test_frozen_roles_keep_their_bits_and_all_else_learns(tmp_path, optimizer, p
     kept = {name for name in before if torch.equal(before[name], after[name])}
     assert kept == {name for name in before if re.search("embed|norm|experts|router", name)}
     assert lines(some)[-1]["loss"] < lines(some)[0]["loss"]
+    (start,) = [each for each in log(some.folder) if each["event"] == "run started"]
+    assert start["trained_parameters"] == sum(after[name].numel() for name in after.keys() - kept)
 
 
 def test_learning_rates_that_differ_stand_in_the_metrics(tmp_path):
@@ -110,7 +116,41 @@ def test_a_run_logs_the_steps_that_it_skips_and_fails_after_as_many_as_it_may(tm
     setting = {"output": str(tmp_path), **STEPS, "loss": "spoilt", "engine": {"max_skipped": 3}}
     with pytest.raises(RunError, match="3 steps in a row were not applied, the last of them step 3"):
         run(compose_tiny(setting, host=host), log_format="json")
-    (log,) = tmp_path.glob("*/log.jsonl")
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    skipped = [(each["step"], each["reason"]) for each in events if "skipped" in each["event"]]
+    (file,) = tmp_path.glob("*/log.jsonl")
+    skipped = [(each["step"], each["reason"]) for each in log(file.parent) if "skipped" in each["event"]]
     assert skipped == [(1, "the loss 'main' is nan"), (2, "the loss 'main' is nan")]
+
+
+class StopAt:
+    """An observer that stops the run after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.handle, self.step = RunHandle(), step
+
+    def on_start(self, start: Any) -> None:
+        pass
+
+    def on_step(self, step: Any) -> None:
+        if step.result.step == self.step:
+            self.handle.stop("enough")
+
+    def on_end(self, end: Any) -> None:
+        pass
+
+
+def test_muon_with_rules_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
+    setting = {
+        "precision": "bf16",
+        "optimizer": {"name": "muon", "learning_rate": 0.01},
+        "schedule": {"name": "wsd", "warmup_steps": 1, "decay_steps": 2},
+        "parameters": [{"role": "moe.router", "frozen": True}, {"role": "attn", "learning_rate_factor": 0.5}],
+    }
+    straight = trained(tmp_path / "straight", **setting)
+    stop = StopAt(2)
+    composition = compose_tiny({"output": str(tmp_path), **STEPS, **setting})
+    folder = tmp_path / "stopped"
+    assert run(composition, folder=folder, observers=[stop], handle=stop.handle).status == "stopped"
+    resumed = run(composition, folder=folder, resume=True)
+    assert (resumed.status, resumed.steps) == ("finished", 4)
+    ours, theirs = weights(resumed), weights(straight)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

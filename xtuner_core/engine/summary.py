@@ -36,6 +36,7 @@ def start_summary(parts: Parts, wired: Wired, facts: DeviceFacts, *, resumed: st
         **({} if parts.core.init is None else {"init": parts.core.init}),
         "parameters": count.total,
         "active_parameters": count.active,
+        "trained_parameters": sum(item.tensor.numel() for item in engine.masters.optimized),
         "algorithm": _picked(parts, "algorithm"),
         "device": f"{_picked(parts, 'device')} ({facts.chip})",
         "precision": _picked(parts, "precision"),
