@@ -9,14 +9,17 @@ from xtuner_core.api import PluginInfo, Provider, hookimpl
 
 REFERENCE = "plain PyTorch on any device"
 CPU = "fast on a CPU"
+NATIVE = "in C, where a compiler was there at the installation"
 
 IMPLEMENTATIONS = {
     "adamw.reference": REFERENCE,
     "adamw.cpu": CPU,
     "attention.reference": REFERENCE,
     "attention.cpu": CPU,
+    "attention.native": NATIVE,
     "experts.reference": REFERENCE,
     "experts.cpu": CPU,
+    "experts.native": NATIVE,
     "log_probs.reference": REFERENCE,
     "log_probs.cpu": CPU,
     "rms_norm.reference": REFERENCE,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xtuner_core_kernels.attention import cpu, cpu_runs, reference
+from xtuner_core_kernels.attention import cpu, cpu_runs, native, reference
 from xtuner_core_kernels.operator import Implementation, Use
 from xtuner_core_kernels.testing import random, relative_error, worst_error
 
@@ -39,7 +39,9 @@ def test_reference_sink_takes_its_share_of_the_denominator() -> None:
     assert torch.allclose(output[0, :, 0], 1 / (1 + sinks_H.exp()))
 
 
-@pytest.mark.parametrize("implementation", [reference.IMPLEMENTATION, cpu.IMPLEMENTATION], ids=lambda i: i.name)
+@pytest.mark.parametrize(
+    "implementation", [reference.IMPLEMENTATION, cpu.IMPLEMENTATION, native.IMPLEMENTATION], ids=lambda i: i.name
+)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [None, 17])
 @pytest.mark.parametrize("heads", [(4, 2), (3, 3), (4, 1)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xtuner_core_kernels.experts import cpu, reference
+from xtuner_core_kernels.experts import cpu, native, reference
 from xtuner_core_kernels.operator import Implementation, Use
 from xtuner_core_kernels.testing import random, relative_error, worst_error
 
@@ -38,7 +38,9 @@ def test_reference_is_the_sum_over_a_tokens_experts() -> None:
         assert relative_error(actual, expected) < 1e-14
 
 
-@pytest.mark.parametrize("implementation", [reference.IMPLEMENTATION, cpu.IMPLEMENTATION], ids=lambda i: i.name)
+@pytest.mark.parametrize(
+    "implementation", [reference.IMPLEMENTATION, cpu.IMPLEMENTATION, native.IMPLEMENTATION], ids=lambda i: i.name
+)
 @pytest.mark.parametrize("routing", ROUTINGS)
 @pytest.mark.parametrize("weighted", [True, False])
 def test_agrees_with_float64(implementation: Implementation, routing: str, weighted: bool) -> None:
