@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 from xtuner_core import Host, contracts, hookspecs, records
 from xtuner_core.capabilities import CAPABILITIES
-from xtuner_core.config.describe import describe, field_docs
+from xtuner_core.config.describe import REQUIRED, describe, field_docs
 from xtuner_core.config.root import CoreConfig
 from xtuner_core.registry import Offer
 from xtuner_core.roles import ROLES
@@ -187,7 +187,7 @@ def _keys(cls: type, prefix: str) -> Iterator[list[str]]:
             yield [f"`{prefix}{item['name']}`", f"list of `{inside.__name__}`", "`[]`", item["doc"]]
             yield from _keys(inside, f"{prefix}{item['name']}[].")
         else:
-            yield [f"`{prefix}{item['name']}`", f"`{item['type']}`", f"`{item['default']!r}`", item["doc"]]
+            yield [f"`{prefix}{item['name']}`", f"`{item['type']}`", _given(item["default"]), item["doc"]]
 
 
 # ── Markdown ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,6 +208,10 @@ def _fields(record: type) -> str:
         for name, field in record.__dataclass_fields__.items()  # type: ignore[attr-defined]
     ]
     return _table(("Field", "Type", "Default", "Meaning"), rows)
+
+
+def _given(default: Any) -> str:
+    return "required" if default == REQUIRED else f"`{default!r}`"
 
 
 def _default(field: Any) -> str:

@@ -119,4 +119,6 @@ def _fields(fields: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _default(value: Any) -> str:
+    if value == "???":
+        return "required"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

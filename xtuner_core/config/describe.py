@@ -13,6 +13,10 @@ from typing import Any, get_args, get_type_hints
 from xtuner_core.config.pick import pick_fields
 
 
+REQUIRED = "???"
+"""Default of a field that a user has to give (OmegaConf's word for it)."""
+
+
 def field_docs(cls: type) -> dict[str, str]:
     """The string under each field of a dataclass and of its bases; fields without one are absent."""
     docs: dict[str, str] = {}
@@ -61,6 +65,9 @@ def json_schema(cls: type) -> dict[str, Any]:
         for name, text in field_docs(dataclass).items():
             if name in part.get("properties", {}):
                 part["properties"][name]["description"] = text
+        for property_ in part.get("properties", {}).values():
+            if property_.get("default") == REQUIRED:
+                del property_["default"]
     return schema
 
 
