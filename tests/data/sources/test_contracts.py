@@ -92,5 +92,9 @@ class TestKjv(DatasetContract):
     plugin, offer = "kjv", "kjv"
 
 
+class TestKjvQuestions(DatasetContract):
+    plugin, offer = "kjv", "kjv_questions"
+
+
 class TestTextsInMemory(DatasetContract):
     plugin, objects = "tiny", {"tiny": tiny}

@@ -19,26 +19,27 @@ EVERY = 8
 
 
 class Questions:
-    """The conversations as a corpus, made as they are read."""
+    """The conversations as a corpus, in the order of the text."""
 
-    tokenizer: Path | None = Path(str(files(__package__)))
+    def __init__(self) -> None:
+        self.tokenizer: Path | None = Path(str(files(__package__)))
+        self._pairs: dict[Split, tuple[tuple[str, str], ...]] = {
+            "train": tuple(pairs("train")),
+            "held_out": tuple(pairs("held_out")),
+        }
 
     def fingerprint(self) -> str:
         """Identify the conversations."""
-        digest = hashlib.sha256()
-        for split in ("train", "held_out"):
-            for question, answer in pairs(split):
-                digest.update(f"{split}\0{question}\0{answer}\0".encode())
-        return digest.hexdigest()
+        return hashlib.sha256(repr(self._pairs).encode()).hexdigest()
 
     def shards(self, split: Split) -> Sequence[Shard]:
         """One piece."""
-        return [Shard(index=0, bytes=sum(len(answer) for _, answer in pairs(split)))]
+        return [Shard(index=0, bytes=sum(len(question) + len(answer) for question, answer in self._pairs[split]))]
 
     def read(self, split: Split, shard: Shard) -> Iterator[ChatRecord]:
-        """Yield the conversations of a part, in the order of the text."""
+        """Yield the conversations of a part."""
         del shard
-        for number, (question, answer) in enumerate(pairs(split), start=1):
+        for number, (question, answer) in enumerate(self._pairs[split], start=1):
             messages = ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
             yield ChatRecord(origin=Origin(f"kjv_questions {split}", number), messages=messages)
 
