@@ -189,6 +189,16 @@ def test_a_cache_that_cannot_be_used_is_refused(corpora, services, tmp_path):
         assert "data.cache" in caught.value.fix
 
 
+def test_progress_is_told_from_time_to_time(corpora, services, log, monkeypatch):
+    monkeypatch.setattr("xtuner_core.data.store.open.PATIENCE", 0.0)
+    open_store(services(datasets={"one": corpora.Listed(corpora.tokens(8))}), corpora.Ids())
+    told = [{name: value for name, value in each.items() if name != "seconds"} for each in log.of("data.tokenising")]
+    assert told == [
+        {"dataset": "one", "documents": 4, "tokens": 29, "share": 0.5},
+        {"dataset": "one", "documents": 8, "tokens": 58, "share": 1.0},
+    ]
+
+
 def test_what_a_killed_run_left_is_cleared_away(corpora, services, tmp_path):
     made = services(datasets={"one": corpora.Listed(corpora.tokens(3))})
     folder = open_store(made, corpora.Ids())["one"].folder

@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -118,9 +119,9 @@ class _Opener:
     def _write(self, partial: Path) -> None:
         pieces = partial / "pieces"
         pieces.mkdir()
-        job = Job(**{**_fields(self._job), "folder": pieces})
+        job = replace(self._job, folder=pieces)
         shards = self._job.corpus.shards(self._job.split)
-        progress = Progress(self._dataset, shards, self._report)
+        progress = _Progress(self._dataset, shards, self._report)
         count = processes(self._settings.workers, shards)
         with StoreWriter(partial, job.ids) as writer, closing(encode_shards(job, shards, count)) as made:
             for piece in made:
@@ -152,11 +153,7 @@ class _Opener:
         )
 
 
-def _fields(job: Job) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in job.__slots__}
-
-
-class Progress:
+class _Progress:
     """Says every `PATIENCE` seconds how far tokenising has come."""
 
     def __init__(self, dataset: str, shards: Sequence[Shard], report: Report) -> None:
