@@ -98,9 +98,9 @@ def test_missing_optional_keys_mean_what_transformers_takes_them_to_mean():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e6}}, "rope_parameters"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e6}}, "'llama3'"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "rope_parameters"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "rope_theta twice"),
         ({"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window"),
@@ -108,6 +108,8 @@ def test_missing_optional_keys_mean_what_transformers_takes_them_to_mean():
         ({"attention_dropout": 0.1}, "attention_dropout"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
         ({"model_type": "qwen3"}, "model_type"),
+        ({"rope_parameters": {"rope_type": "default", "factor": 2.0}}, "factor beside it"),
+        ({"logit_scale": 2.0}, "logit_scale"),
         ({"num_experts": None}, "num_experts"),
         ({"hidden_size": None}, "hidden_size"),
         ({"num_hidden_layers": "48"}, "num_hidden_layers"),
