@@ -8,8 +8,11 @@ import os
 import pyarrow
 import pytest
 
+from xtuner_core import run
 from xtuner_core.contracts.dataset import BrokenRecord
 from xtuner_core.errors import DataError
+from xtuner_core.testing import compose_tiny
+from xtuner_core.testing.tiny_texts import TOKENIZER
 
 ROW = b'{"text": "a"}\n'
 
@@ -145,3 +148,36 @@ def test_the_limit_counts_a_lines_content_and_not_its_end(jsonl, read, ending, o
     records = read(jsonl(ending.join(['{"text": "a"}', line, '{"text": "b"}']), max_line_bytes=50))
     assert isinstance(records[1], BrokenRecord) == bool(over)
     assert len(records) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "message"),
+    [
+        ("a.jsonl", b"", {}, "a.jsonl is empty"),
+        ("a.jsonl.gz", gzip.compress(ROW * 99)[:-9], {}, "a.jsonl.gz is truncated"),
+        ("a.jsonl", b"\0\1\2", {}, "a.jsonl is a binary file"),
+        (
+            "a.jsonl",
+            ROW + b'{"text" "b"}\n',
+            {},
+            "a.jsonl:2 cannot be used: not JSON (Expecting ':' delimiter at column 9)",
+        ),
+        ("a.jsonl", ROW + b'{"text": "\\ud800"}', {}, "a.jsonl:2 cannot be used: a text holds half a character"),
+        ("a.jsonl", ROW * 2 + b" " + ROW, {"max_line_bytes": 13}, "a.jsonl:3 cannot be used: 14 bytes long"),
+        ("a.jsonl", ROW + b'{"txt": "b"}', {}, "a.jsonl:2 cannot be used: no key 'text' or 'messages'"),
+        (
+            "a.jsonl",
+            ROW,
+            {"text_key": "body"},
+            "a.jsonl: no key 'body' or 'messages' or 'input_ids'; the keys are 'text'",
+        ),
+    ],
+)
+def test_a_run_on_bad_data_ends_with_the_file_the_line_and_the_cause(tmp_path, name, content, settings, message):
+    (tmp_path / name).write_bytes(content)
+    mine = {"name": str(tmp_path / name), **settings}
+    composition = compose_tiny({"dataset": {"tiny_texts": None, "mine": mine}, "tokenizer": str(TOKENIZER)})
+    with pytest.raises(DataError) as failed:
+        run(composition, folder=tmp_path / "run")
+    assert message in failed.value.message
+    assert (failed.value.exit_code, bool(failed.value.fix)) == (4, True)
