@@ -1,4 +1,4 @@
-"""The dataset kjv_questions: conversations of one question, made from the text's own split, by a template of its own."""
+"""The dataset kjv_questions: one question a conversation, from the text's own split, by a template of its own."""
 
 from __future__ import annotations
 

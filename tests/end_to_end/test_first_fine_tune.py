@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.full
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "first_fine_tune.py"
-SMALL = ("--steps=8", "--tokens=512", "--train=12", "--held-out=2")
+SMALL = ("--steps=6", "--tokens=512", "--train=16", "--held-out=2")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def fine_tuned(work: Path, *options: str) -> dict[str, Any]:
 
 def test_held_out_loss_falls_and_transformers_computes_the_same_from_the_export(work):
     found = fine_tuned(work)
-    assert found["steps"] == 8
+    assert found["steps"] == 6
     assert found["held_out_loss"]["after"] < 0.75 * found["held_out_loss"]["before"]
     assert found["logits_apart"] < 1e-5
     assert all(item["before"] != item["after"] for item in found["answers"][:3])
@@ -40,7 +40,7 @@ def test_held_out_loss_falls_and_transformers_computes_the_same_from_the_export(
 
 def test_a_learning_rate_of_zero_changes_neither_loss_nor_answers(work):
     found = fine_tuned(work, "--learning-rate=0")
-    assert found["steps"] == 8
+    assert found["steps"] == 6
     assert found["held_out_loss"]["after"] == found["held_out_loss"]["before"]
     assert all(item["before"] == item["after"] for item in found["answers"])
 
@@ -50,5 +50,5 @@ def test_held_out_questions_are_none_of_those_trained_on(work):
         {json.loads(line)["messages"][0]["content"] for line in (work / name).read_text().splitlines()}
         for name in ("train.jsonl", "held_out.jsonl")
     )
-    assert (len(train), len(held_out)) == (48, 8)
+    assert (len(train), len(held_out)) == (64, 8)
     assert not train & held_out
