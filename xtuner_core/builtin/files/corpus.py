@@ -15,6 +15,7 @@ from xtuner_core.builtin.files.config import FilesConfig
 from xtuner_core.builtin.files.paths import find_files, refuse_shared
 from xtuner_core.contracts.dataset import BrokenRecord, Record, Shard, Split
 from xtuner_core.data.reading.contents import opened, remembered, stamp
+from xtuner_core.data.reading.rows import RULES
 from xtuner_core.errors import DataError
 
 SHARD_BYTES = 16 * 1024 * 1024
@@ -55,7 +56,7 @@ class FilesCorpus(ABC):
         """Contents of the files in their order, and settings; neither their names nor their places."""
         settings = {key: value for key, value in asdict(self.config).items() if key not in ("path", "held_out_path")}
         contents = {split: [self._found(file)["sha256"] for file in files] for split, files in self.files.items()}
-        text = json.dumps([type(self).__name__, settings, contents], sort_keys=True)
+        text = json.dumps([RULES, type(self).__name__, settings, contents], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def shards(self, split: Split) -> Sequence[Shard]:

