@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from xtuner_core_kernels.native.checks import bits_differ
 from xtuner_core_kernels.operator import Implementation, Use
-from xtuner_core_kernels.rotary import cpu, reference
+from xtuner_core_kernels.rotary import cpu, native, reference
 from xtuner_core_kernels.testing import random, relative_error, worst_error
 
 EPS = 1e-6
+IMPLEMENTATIONS = [reference.IMPLEMENTATION, cpu.IMPLEMENTATION, native.IMPLEMENTATION]
 
 
 def angles(tokens: int, rotating: int, interleaved: bool) -> Tensor:
@@ -37,7 +39,7 @@ def test_reference_keeps_the_scores_of_equal_distances() -> None:
     assert torch.allclose(scores.diagonal(1), scores[0, 1].expand(5))
 
 
-@pytest.mark.parametrize("implementation", [reference.IMPLEMENTATION, cpu.IMPLEMENTATION], ids=lambda i: i.name)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("rotating", [8, 16])
 @pytest.mark.parametrize("norm", [False, True])
@@ -61,15 +63,23 @@ def test_cpu_gradient_is_the_derivative() -> None:
     assert torch.autograd.gradcheck(lambda x, w: cpu.rotary(x, angle_TP.cos(), angle_TP.sin(), w, EPS), inputs)
 
 
-def test_cpu_takes_a_slice_of_a_fused_projection() -> None:
+@pytest.mark.parametrize("implementation", [cpu.IMPLEMENTATION, native.IMPLEMENTATION], ids=lambda i: i.name)
+def test_takes_a_slice_of_a_fused_projection(implementation: Implementation) -> None:
     angle_TP, fused_TD = angles(5, 8, interleaved=False), random(5, 40)
 
     def use(call, parts):  # type: ignore[no-untyped-def]
         heads_THC = parts[0][:, 8:24].unflatten(1, (2, 8))
         return call(heads_THC, angle_TP.cos().to(parts[0].dtype), angle_TP.sin().to(parts[0].dtype))
 
-    error = worst_error(cpu.IMPLEMENTATION, reference.IMPLEMENTATION, [fused_TD], use)
-    assert error < cpu.IMPLEMENTATION.tolerance
+    error = worst_error(implementation, reference.IMPLEMENTATION, [fused_TD], use)
+    assert error < implementation.tolerance
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_native_gives_the_same_bits_with_any_threads(norm: bool) -> None:
+    angle_TP = angles(2100, 8, interleaved=False).float()
+    inputs = [random(2100, 3, 16), random(16, seed=1)][: 1 + norm]
+    assert bits_differ(lambda *parts: native.rotary(parts[0], angle_TP.cos(), angle_TP.sin(), *parts[1:]), inputs) == []
 
 
 def test_cpu_refuses_other_devices() -> None:
