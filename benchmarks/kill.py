@@ -71,12 +71,16 @@ class Trials:
         return ["run", str(self.recipe), f"checkpoint.every_steps={EVERY}", "--folder", str(folder), "--resume", *more]
 
     def kill_at(self, seed: int) -> dict[str, Any]:
-        """Kill at an instant between the start of the process and a little after its end."""
+        """Kill at an instant between the start of the process and its end; tries until it was not too late."""
         drawn = random.Random(seed)
-        folder, instant = self._home / f"at-{seed}", drawn.uniform(0.0, 1.05 * self.seconds)
-        process = self.start(folder)
-        sleep(instant)
-        return {"seed": seed, "instant": round(instant, 4), **self._killed(process, folder)}
+        for attempt in range(50):
+            folder, instant = self._home / f"at-{seed}-{attempt}", drawn.uniform(0.0, self.seconds)
+            process = self.start(folder)
+            sleep(instant)
+            found = {"seed": seed, "instant": round(instant, 4), **self._killed(process, folder)}
+            if found["killed"]:
+                return found
+        raise AssertionError("fifty runs, and all had ended before they were killed")
 
     def kill_inside_a_save(self, seed: int) -> dict[str, Any]:
         """Kill while a checkpoint is being written; tries until what is left behind proves that it was."""

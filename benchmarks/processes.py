@@ -1,6 +1,6 @@
-"""Runs of the command in processes of their own that start within a tenth of a second: forked from one that has
-imported everything and computed nothing.
+"""Runs of the command in processes of their own, forked from one that has imported everything and computed nothing.
 
+They start within a tenth of a second and are killed as any process is.
 The client half (`Server`, `Process`) is for scripts and tests; `python processes.py` is the server half.
 """
 
@@ -97,6 +97,8 @@ class Server:
         assert self._server.stdin is not None
         self._server.stdin.close()
         self._server.wait(timeout=30)
+        assert self._server.stdout is not None
+        self._server.stdout.close()
         self._home.cleanup()
 
     def start(self, arguments: Sequence[str], folder: Path) -> Process:

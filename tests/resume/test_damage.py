@@ -9,6 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from xtuner_core.api import PluginInfo, Provider, hookimpl
+from xtuner_core.builtin.adamw.config import AdamWConfig
+from xtuner_core.builtin.adamw.optimizer import AdamW
 from xtuner_core.engine.checkpoint.manifest import read_score, write_manifest
 from xtuner_core.engine.checkpoint.saved import problems
 from xtuner_core.errors import RunError
@@ -116,34 +119,34 @@ def same_json(one, other):
         return False
 
 
-def test_weights_that_are_not_finite_are_not_saved_and_the_tensor_is_named(tiny, half, tmp_path):
-    class Spoil:
-        """Writes NaN into a weight after step 3, as a broken optimizer would."""
+class Spoiler(AdamW):
+    """An optimizer that leaves NaN in one weight at its third step."""
 
-        engine = None
+    def step(self, grads, *, learning_rate, grad_scale):
+        super().step(grads, learning_rate=learning_rate, grad_scale=grad_scale)
+        if self.state_dict()["step"] == 3:
+            self.spoilt.data.view(-1)[0] = torch.nan
 
-        def on_start(self, start):
-            pass
 
-        def on_step(self, step):
-            if step.result.step == 3:
-                Spoil.engine.masters.optimized[2].tensor.view(-1)[0] = torch.nan
+def make_spoiler(config, parameters, *, state_dtype):
+    made = Spoiler(AdamWConfig(), parameters, state_dtype=state_dtype)
+    (made.spoilt,) = (each.tensor for each in parameters if each.name == "embed.weight")
+    return made
 
-        def on_end(self, end):
-            pass
 
-    import xtuner_core.wiring as wiring
+class Spoilers:
+    @hookimpl
+    def xtuner_plugin(self):
+        return PluginInfo(contract="1.0", summary="spoils")
 
-    def wire(*arguments, **named):
-        wired = original(*arguments, **named)
-        Spoil.engine = wired.engine
-        return wired
+    @hookimpl
+    def xtuner_providers(self):
+        return [Provider(slot="optimizer", name="spoiler", factory=f"{__name__}:make_spoiler", summary="spoils")]
 
-    original, wiring.wire = wiring.wire, wire
-    try:
-        with pytest.raises(RunError) as caught:
-            tiny.train(tmp_path / "spoiled", {"checkpoint.every_steps": 3}, observers=(Spoil(),))
-    finally:
-        wiring.wire = original
-    name = Spoil.engine.masters.optimized[2].name
-    assert caught.value.message == f"step 3: {name} holds NaN or an infinity, and is not saved"
+
+def test_weights_that_are_not_finite_are_not_saved_and_the_tensor_is_named(tiny, tmp_path):
+    recipe = {"optimizer": "spoiler", "checkpoint.every_steps": 1}
+    with pytest.raises(RunError) as caught:
+        tiny.train(tmp_path / "run", recipe, objects={"spoilers": Spoilers()})
+    assert caught.value.message == "step 3: embed.weight holds NaN or an infinity, and is not saved"
+    assert tiny.checkpoints(tmp_path / "run") == ["step-00000001", "step-00000002"]
