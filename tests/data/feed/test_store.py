@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,15 @@ def test_damage_is_noticed_told_and_mended(corpora, services, log, name, damage)
     assert (again.folder / name).read_bytes() == whole
 
 
+def test_a_file_in_the_place_of_a_store_is_replaced(corpora, services, log):
+    made = services(datasets={"one": corpora.Listed(corpora.tokens(8))})
+    folder = open_store(made, corpora.Ids())["one"].folder
+    shutil.rmtree(folder)
+    folder.write_text("no store")
+    assert len(open_store(made, corpora.Ids())["one"]) == 8
+    assert len(log.of("data.cache_damaged")) == 1
+
+
 def test_of_a_very_large_file_blocks_all_over_it_are_compared(tmp_path, monkeypatch):
     file = header.SummedFile(tmp_path / "large")
     for value in range(64):
@@ -187,6 +197,42 @@ def test_a_cache_that_cannot_be_used_is_refused(corpora, services, tmp_path):
             open_store(services(datasets={"one": corpora.Listed(corpora.tokens(3))}, cache=cache), corpora.Ids())
         assert str(cache) in caught.value.message
         assert "data.cache" in caught.value.fix
+
+
+class NoLocks:
+    """A lock on a file system that has none."""
+
+    is_locked = False
+
+    def __init__(self, file: Path, timeout: float) -> None: ...
+
+    def acquire(self) -> None:
+        raise NotImplementedError
+
+    def release(self) -> None: ...
+
+
+def test_where_the_file_system_has_no_locks_a_store_that_another_run_made_first_is_kept(
+    corpora, services, log, monkeypatch
+):
+    monkeypatch.setattr("xtuner_core.data.store.open.FileLock", NoLocks)
+    inner = services(datasets={"one": corpora.Listed(corpora.tokens(8))}, workers=0)
+
+    class Overtaken(corpora.Ids):
+        """While it encodes, another run makes the same store."""
+
+        def __call__(self, records):
+            if not found:
+                found.append(open_store(inner, corpora.Ids())["one"])
+                first.append((found[0].folder / "ids").stat().st_ino)
+            return super().__call__(records)
+
+    found, first = [], []
+    store = open_store(inner, Overtaken())["one"]
+    assert store.folder == found[0].folder
+    assert (store.folder / "ids").stat().st_ino == first[0]
+    assert [path.name for path in store.folder.parent.iterdir()] == [store.folder.name]
+    assert len(log.of("data.no_lock")) == 2
 
 
 def test_progress_is_told_from_time_to_time(corpora, services, log, monkeypatch):

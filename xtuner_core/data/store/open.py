@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -75,10 +75,10 @@ class _Opener:
     def open(self) -> TokenStore:
         store = self._read(self._report)
         if store is None:
-            with self._place(), _locked(self._folder.with_suffix(".lock"), self._report):
+            with self._place(), _locked(self._folder.with_suffix(".lock"), self._report) as alone:
                 # Another run may have made it meanwhile.
-                store = self._read(lambda event, values: None)
-                store = self._make() if store is None else store
+                store = self._read(_say_nothing)
+                store = self._make(alone) if store is None else store
         header = store.header
         self._refuse_broken(header.broken, header.first_broken)
         if header.broken:
@@ -104,16 +104,20 @@ class _Opener:
         except OSError as error:
             raise unusable(self._cache, error) from error
 
-    def _make(self) -> TokenStore:
-        """Make the store beside its place; this process holds the lock."""
-        for left in self._cache.glob(f".{self._folder.name}.*"):
+    def _make(self, alone: bool) -> TokenStore:
+        """Make the store beside its place.
+
+        :param alone: this process holds the lock, so that what lies about was left by a killed one.
+        """
+        for left in self._cache.glob(f".{self._folder.name}.*") if alone else ():
             shutil.rmtree(left, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(dir=self._cache, prefix=f".{self._folder.name}."))
         try:
             self._write(partial)
             self._publish(partial)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            for left in (partial, partial.with_suffix(".replaced")):
+                shutil.rmtree(left, ignore_errors=True)
         return TokenStore(self._folder)
 
     def _write(self, partial: Path) -> None:
@@ -132,14 +136,16 @@ class _Opener:
         pieces.rmdir()
 
     def _publish(self, partial: Path) -> None:
-        damaged = Path(tempfile.mkdtemp(dir=self._cache, prefix=f".{self._folder.name}."))
-        try:
-            if self._folder.exists():
-                self._folder.rename(damaged / "store")
-            partial.chmod(0o755)
-            partial.rename(self._folder)
-        finally:
-            shutil.rmtree(damaged, ignore_errors=True)
+        """Give the store its place; what stands there is damaged, or good and made by a run that found no lock."""
+        partial.chmod(0o755)
+        if self._folder.exists():
+            if self._read(_say_nothing) is not None:
+                return
+            if self._folder.is_dir():
+                self._folder.rename(partial.with_suffix(".replaced"))
+            else:
+                self._folder.unlink()
+        partial.rename(self._folder)
 
     def _refuse_broken(self, counts: Mapping[str, int], first: Sequence[tuple[str, int | None, str]]) -> None:
         if not counts or self._settings.broken == "skip":
@@ -177,16 +183,25 @@ class _Progress:
 
 
 @contextmanager
-def _locked(file: Path, report: Report) -> Iterator[None]:
-    """Hold the lock of a store, which the system takes back when a process ends, however it ends."""
+def _locked(file: Path, report: Report) -> Iterator[bool]:
+    """Hold the lock of a store, which the system takes back when a process ends, however it ends.
+
+    :return: whether it is held; a file system that knows no locks is told of, and two runs may then do the work twice.
+    """
     lock = FileLock(file, timeout=PATIENCE)
-    while True:
+    while not lock.is_locked:
         try:
             lock.acquire()
-            break
         except Timeout:
             report("data.waiting", {"for": "another run that tokenises the same data", "lock": str(file)})
+        except NotImplementedError:
+            report("data.no_lock", {"lock": str(file), "reason": "the file system of the cache has no locks"})
+            break
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
+
+
+def _say_nothing(event: str, values: Mapping[str, Any]) -> None:
+    """Stand for a report where the same was told before."""
