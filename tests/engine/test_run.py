@@ -251,7 +251,9 @@ def test_a_run_trains_evaluates_exports_and_leaves_the_process_as_it_was(compose
         "log.jsonl",
         "metrics.jsonl",
         "summary.json",
+        "checkpoints",
         "export",
+        "tensorboard",
     }
     assert outcome.folder.name.endswith("-pretrain-toy")
     assert (outcome.folder / "plan.json").read_text() == composition.plan.to_json()
@@ -283,7 +285,7 @@ def test_an_exported_run_is_where_another_begins(composed):
 
 
 @pytest.mark.parametrize("by", ["handle", "signal"])
-def test_a_stop_ends_the_run_after_the_step_and_exports_all_the_same(composed, by):
+def test_a_stop_ends_the_run_after_the_step_with_a_checkpoint_and_exports_where_nobody_waits(composed, by):
     handle = RunHandle()
     ways = {"handle": lambda: handle.stop("lunch"), "signal": lambda: signal.raise_signal(signal.SIGTERM)}
     diary = Diary(lambda step: ways[by]() if step.result.step == 2 else None)
@@ -291,7 +293,10 @@ def test_a_stop_ends_the_run_after_the_step_and_exports_all_the_same(composed, b
     assert (outcome.status, outcome.steps) == ("stopped", 2)
     assert outcome.summary["reason"] == {"handle": "lunch", "signal": "SIGTERM"}[by]
     assert "held_out" not in outcome.summary
-    assert (outcome.folder / "export" / "config.json").exists()
+    assert outcome.checkpoint == outcome.folder / "checkpoints" / "step-00000002"
+    assert (outcome.checkpoint / "model" / "config.json").exists()
+    # A signal of the system leaves little time; the checkpoint holds the weights.
+    assert (outcome.folder / "export" / "config.json").exists() == (by == "handle")
     assert diary.ends[0].status == "stopped"
 
 
