@@ -70,6 +70,16 @@ def test_a_table_that_cannot_be_read_is_refused_with_its_name_and_the_cause(parq
     assert "a.parquet" in refused.value.message
 
 
+def test_a_table_that_is_damaged_inside_is_refused_with_its_name(parquet, read):
+    corpus = parquet([{"text": f"{number} " * 200} for number in range(50)])
+    file = corpus.files["train"][0]
+    content = bytearray(file.read_bytes())
+    content[4:400] = b"\xff" * 396
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.parquet is no Parquet file, or a damaged one: "):
+        read(corpus)
+
+
 def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(parquet, read, monkeypatch):
     corpus = parquet([{"text": "a"}])
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
@@ -113,6 +123,7 @@ def test_a_file_that_changes_under_a_run_is_refused(jsonl, tmp_path):
         ('{"text": "a", "score": -Infinity}', "-Infinity is no JSON number"),
         ('{"text": "a", "text": "b"}', "the key 'text' stands twice"),
         ('{"text": "a", "b": {"c": 1, "c": 1}}', "the key 'c' stands twice"),
+        ("[", "not JSON (a value over several lines; one object a line is wanted)"),
         ("[1]", "a mapping of keys to values is wanted, not a list"),
         ('{"txt": "a"}', "no key 'text' or 'messages' or 'input_ids'; the keys are 'txt'"),
         ('{"text": null}', "no key 'text' or 'messages' or 'input_ids'; the keys are none"),

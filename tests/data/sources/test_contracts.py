@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+import pytest
 
 from xtuner_core.testing import DatasetContract, tiny
 
@@ -88,10 +89,12 @@ class TestText(DatasetContract):
         return True
 
 
+@pytest.mark.full
 class TestKjv(DatasetContract):
     plugin, offer = "kjv", "kjv"
 
 
+@pytest.mark.full
 class TestKjvQuestions(DatasetContract):
     plugin, offer = "kjv", "kjv_questions"
 

@@ -45,9 +45,9 @@ def read_lines(stream: BinaryIO, *, first: int, size: int | None, limit: int) ->
         if not rest:
             continue
         yield open_line.close(number)
-        for number, piece in enumerate(rest[:-1], start=number + 1):
-            yield _line(number, piece, limit)
-        number += 1
+        for place, piece in enumerate(rest[:-1], start=number + 1):
+            yield _line(place, piece, limit)
+        number += len(rest)
         open_line.add(rest[-1])
     if open_line.size:
         yield open_line.close(number)

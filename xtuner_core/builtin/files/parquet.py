@@ -73,12 +73,13 @@ def _parquet(path: Path) -> Iterator[Any]:
     :raises DataError: it cannot be opened, is no Parquet file, is damaged, or pyarrow is not installed.
     """
     library = pyarrow(path)
-    try:
-        with opened(path) as file, library.parquet.ParquetFile(file, buffer_size=BLOCK) as table:
-            yield table
-    except library.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is no Parquet file, or a damaged one: {reason}", fix="write it again") from error
+    with opened(path) as file:
+        try:
+            with library.parquet.ParquetFile(file, buffer_size=BLOCK) as table:
+                yield table
+        except (library.ArrowException, OSError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"{path} is no Parquet file, or a damaged one: {reason}", fix="write it again") from error
 
 
 def _pieces(groups: list[tuple[int, int]]) -> list[dict[str, Any]]:

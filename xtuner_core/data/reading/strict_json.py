@@ -23,6 +23,8 @@ def parse(text: str) -> Any:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
+        if text.strip() in ("[", "{"):
+            raise Fault("not JSON (a value over several lines; one object a line is wanted)") from error
         raise Fault(f"not JSON ({error.msg} at column {error.colno})") from error
     except RecursionError as error:
         raise Fault("not readable: nested too deeply") from error
