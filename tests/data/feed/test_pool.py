@@ -9,13 +9,14 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from xtuner_core.contracts.dataset import Shard
 from xtuner_core.data.store import open_store, pool
 from xtuner_core.data.store.shard import Job
-from xtuner_core.errors import DataError, RunError
+from xtuner_core.errors import ConfigError, DataError, RunError
 
 IMPORTS = """
 import sys, xtuner_core.data.store.worker, xtuner_core.data.encoding.text
@@ -100,6 +101,14 @@ def test_little_data_starts_no_process_and_much_one_a_core():
     assert pool.processes(3, [Shard(index=0, bytes=10)] * 9) == 3
     assert pool.processes(8, much[:2]) == 2
     assert pool.processes(0, much) == 0
+
+
+def test_a_daemonic_process_tokenises_on_its_own_and_refuses_to_start_others(monkeypatch):
+    monkeypatch.setattr(pool.multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
+    much = [Shard(index=index, bytes=pool.LITTLE) for index in range(4)]
+    assert pool.processes(None, much) == pool.processes(0, much) == 0
+    with pytest.raises(ConfigError, match=r"data\.workers=2 .*daemonic"):
+        pool.processes(2, much)
 
 
 def test_a_process_that_tokenises_loads_nothing_heavy():

@@ -16,7 +16,7 @@ from xtuner_core import errors
 from xtuner_core.contracts.dataset import Shard
 from xtuner_core.data.store.shard import Job, Piece, encode_shard
 from xtuner_core.data.store.worker import Failure, work
-from xtuner_core.errors import RunError, XTunerCoreError
+from xtuner_core.errors import ConfigError, RunError, XTunerCoreError
 
 LITTLE = 16 << 20
 """Bytes of source below which no process is started: one second of tokenising, which is what a start costs."""
@@ -29,10 +29,15 @@ def processes(workers: int | None, shards: Sequence[Shard]) -> int:
     """How many processes to start; 0 tokenises in the caller's.
 
     :param workers: the setting `data.workers`.
+    :raises ConfigError: some are asked for in a process that may start none.
     """
+    childless = multiprocessing.current_process().daemon
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = cores if sum(shard.bytes for shard in shards) >= LITTLE else 0
+        workers = cores if sum(shard.bytes for shard in shards) >= LITTLE and not childless else 0
+    if workers and childless:
+        message = f"data.workers={workers} cannot be had: the run is in a daemonic process, which may start no others"
+        raise ConfigError(message, fix="set data.workers=0, or start the run in a process that is not daemonic")
     return min(workers, len(shards))
 
 
