@@ -101,10 +101,11 @@ class Feed:
     def open(cls, services: Services, encoder: Encoder, budget: Budget) -> Feed:
         """Open the training part of a run's datasets; tokenises what the cache does not hold.
 
-        :raises ConfigError: `data.weights` or `data.epochs` names what is no dataset of the run.
+        :raises ConfigError: `data.weights` or `data.epochs` names what is no dataset to train on, or leaves one out.
         :raises DataError: there is nothing to train on, or a record is broken or too long and the settings refuse it.
         """
-        check_names(services.data, services.corpora)
+        trained = [name for name, corpus in services.corpora.items() if corpus.shards("train")]
+        check_names(services.data, services.corpora, trained)
         return cls(services, open_store(services, encoder, split="train"), budget)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import floor
@@ -94,10 +94,11 @@ def passes(settings: DataConfig, parts: Sequence[Part]) -> list[float]:
     return [settings.weights[part.name] / whole * tokens / part.tokens for part in parts]
 
 
-def check_names(settings: DataConfig, datasets: Mapping[str, Any]) -> None:
+def check_names(settings: DataConfig, datasets: Collection[str], trained: Collection[str]) -> None:
     """Compare the names in `weights` and `epochs` with the run's datasets.
 
-    :raises ConfigError: one is unknown, or `weights` leaves a dataset out.
+    :param trained: those that have a training part.
+    :raises ConfigError: one is unknown or has no training part, or `weights` leaves one that has out.
     """
     for key, named in (("data.weights", settings.weights), ("data.epochs", settings.epochs)):
         for name in named:
@@ -105,9 +106,9 @@ def check_names(settings: DataConfig, datasets: Mapping[str, Any]) -> None:
                 near = get_close_matches(name, list(datasets), n=1)
                 fix = f"write {near[0]}" if near else f"the datasets of this run are {', '.join(datasets)}"
                 raise ConfigError(f"{key} names {name!r}, which is no dataset of this run", fix=fix)
-    absent = [name for name in datasets if settings.weights and name not in settings.weights]
+            if name not in trained:
+                raise ConfigError(f"{key} names {name!r}, which has no training part", fix="leave it out there")
+    absent = [name for name in trained if settings.weights and name not in settings.weights]
     if absent:
-        raise ConfigError(
-            f"data.weights gives no share to {', '.join(absent)}",
-            fix="give every dataset one, or leave those datasets out",
-        )
+        fix = "give every dataset one, or leave those datasets out of the run"
+        raise ConfigError(f"data.weights gives no share to {', '.join(absent)}", fix=fix)

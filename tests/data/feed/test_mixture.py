@@ -83,10 +83,16 @@ def test_epochs_count_passes_and_are_one_where_none_is_named():
 @pytest.mark.parametrize("key", ["weights", "epochs"])
 def test_a_name_that_is_no_dataset_is_refused_with_the_near_one(key: str):
     with pytest.raises(ConfigError, match=f"data.{key} names 'aplaca'") as caught:
-        check_names(DataConfig(**{key: {"alpaca": 1.0, "aplaca": 2.0}}), {"alpaca": None})
+        check_names(DataConfig(**{key: {"alpaca": 1.0, "aplaca": 2.0}}), ["alpaca"], ["alpaca"])
     assert caught.value.fix == "write alpaca"
 
 
 def test_weights_that_leave_a_dataset_out_are_refused():
     with pytest.raises(ConfigError, match=r"data\.weights gives no share to b, c"):
-        check_names(DataConfig(weights={"a": 1.0}), dict.fromkeys("abc"))
+        check_names(DataConfig(weights={"a": 1.0}), "abc", "abc")
+
+
+def test_only_datasets_that_are_trained_on_have_shares():
+    check_names(DataConfig(weights={"a": 1.0}), "ab", "a")
+    with pytest.raises(ConfigError, match=r"data\.epochs names 'b', which has no training part"):
+        check_names(DataConfig(epochs={"b": 1.0}), "ab", "a")
