@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=100, help="training questions of each kind")
     parser.add_argument("--held-out", type=int, default=16, help="held-out questions of each kind")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--tokens", type=int, default=1024, help="of a step")
+    parser.add_argument("--tokens", type=int, default=1024, help="of a pack; a step has two")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "first_fine_tune")
     parser.add_argument("--output", type=Path, default=RESULTS / "first_fine_tune.json")
     chosen = parser.parse_args()
@@ -69,10 +69,12 @@ def _arguments(chosen: argparse.Namespace, model: Path, train: Path, held_out: P
         f"dataset.{train.stem}.held_out_path={held_out}",
         "algorithm=sft",
         f"algorithm.{length}",
-        f"algorithm.tokens_per_step={chosen.tokens}",
+        f"algorithm.tokens_per_step={2 * chosen.tokens}",
         f"algorithm.micro_batch_tokens={chosen.tokens}",
         f"algorithm.document_tokens={min(512, chosen.tokens)}",
         "algorithm.evaluate_every=0",
+        # Where many documents are at hand a pack is filled with ones of a length, which here means of a kind.
+        "data.window=32",
         f"optimizer.learning_rate={chosen.learning_rate}",
         f"output={chosen.work / 'runs'}",
     ]

@@ -25,7 +25,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fine_tuned(work: Path, *options: str) -> dict[str, Any]:
     output = work / "result.json"
     command = [sys.executable, SCRIPT, *SMALL, f"--work={work}", f"--output={output}", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3000)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(output.read_text())
 
