@@ -75,7 +75,7 @@ def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         for each in fields(value):
             if each.name != "loss_by_dataset":  # stands among the metrics
                 yield from _items(each.name, getattr(value, each.name))
-    else:
+    elif value != "":
         yield name, _plain(value)
 
 
