@@ -11,6 +11,7 @@ class SupervisedConfig:
     """Length, budget, evaluation and samples of an algorithm that learns documents as they are."""
 
     DEFAULT_EPOCHS: ClassVar[float] = 1.0
+    """Passes over the training data where neither steps nor epochs are given."""
 
     steps: int | None = None
     """Optimizer steps; null takes `epochs`. 0 evaluates the model as it is."""

@@ -14,6 +14,7 @@ class SftConfig(SupervisedConfig):
     """Next-token prediction on what the assistant says in conversations, on texts, and on given token ids."""
 
     DEFAULT_EPOCHS: ClassVar[float] = 3.0
+    """Passes over the training data where neither steps nor epochs are given."""
 
     epochs: float | None = None
     """Passes over the training data; not beside `steps`. Where both are null: 3."""
