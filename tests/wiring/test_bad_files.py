@@ -39,7 +39,8 @@ def test_a_recipe_that_runs_code_is_refused(problem, tmp_path):
 
 def test_a_recipe_that_is_not_there_is_refused(problem, tmp_path):
     assert "cannot be read" in problem(tmp_path / "recipe.yaml")
-    assert problem("pretrained") == ("no recipe 'pretrained'; write the path of a .yaml file, or one of pretrain")
+    fix = "write the path of a .yaml file, or one of pretrain, sft, sft_demo"
+    assert problem("pretrained") == f"no recipe 'pretrained'; {fix}"
 
 
 def test_an_empty_recipe_leaves_everything_to_be_asked_for(refused, tmp_path):

@@ -20,6 +20,7 @@ def test_a_run_without_anything_is_the_default_recipe(chosen):
         "dataset.kjv": "kjv",
         "observer.console": "console",
         "observer.jsonl": "jsonl",
+        "observer.tensorboard": "tensorboard",
     }
 
 
