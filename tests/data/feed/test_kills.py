@@ -19,7 +19,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start the program on the one cache; whatever still runs at the end is killed."""
+    """Start the program on the one cache; what still runs at the end, processes of a broken program too, is killed."""
     (tmp_path / "marks").mkdir()
     started = []
 
@@ -30,8 +30,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return started[-1]
 
     yield begin
+    left_over = {reader for reader in readers(tmp_path) if running(reader)}
+    for process in [*left_over, *(process.pid for process in started if process.poll() is None)]:
+        os.kill(process, signal.SIGKILL)
     for process in started:
-        process.kill()
         process.communicate()
 
 
@@ -45,6 +47,10 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 def wait_for_sixth_shard(tmp_path: Path) -> set[int]:
     """Wait until the sixth shard was begun; return the processes that read."""
     until(lambda: list((tmp_path / "marks").glob("5-*")))
+    return readers(tmp_path)
+
+
+def readers(tmp_path: Path) -> set[int]:
     return {int(mark.name.partition("-")[2]) for mark in (tmp_path / "marks").glob("*-*")}
 
 
@@ -63,23 +69,23 @@ def left(tmp_path: Path) -> list[str]:
 @pytest.mark.full
 def test_ctrl_c_leaves_no_process_and_nothing_half_written(start, tmp_path):
     process = start(start_new_session=True)
-    readers = wait_for_sixth_shard(tmp_path)
+    reading = wait_for_sixth_shard(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to every process of the group
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1, errors  # the program's own, none of a process that tokenises
-    assert len(readers) == 2
-    assert not any(map(running, readers))
+    assert len(reading) == 2
+    assert not any(map(running, reading))
     assert left(tmp_path) == [".lock"]
 
 
 @pytest.mark.full
 def test_a_killed_run_leaves_no_process_and_the_next_makes_the_store(start, tmp_path):
     process = start()
-    readers = wait_for_sixth_shard(tmp_path)
+    reading = wait_for_sixth_shard(tmp_path)
     process.kill()
-    process.communicate()
-    until(lambda: not any(map(running, readers)), seconds=10)
+    process.wait()
+    until(lambda: not any(map(running, reading)), seconds=10)
     assert len(left(tmp_path)) == 2  # the lock, and a folder beside the store's place
     (tmp_path / "marks" / "go").touch()
     output, _ = start(workers=0).communicate(timeout=60)
