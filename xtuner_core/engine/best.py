@@ -11,7 +11,7 @@ from xtuner_core.engine.checkpoint.manifest import Score
 from xtuner_core.errors import RunError
 from xtuner_core.plan import Plan
 
-_STATE = ("step", "value", "idle", "seen")
+_STATE = ("step", "value", "idle", "seen", "latest")
 
 
 @dataclass(kw_only=True)
@@ -30,6 +30,8 @@ class Best:
     """Evaluations since then."""
     seen: int | None = None
     """Step of the last evaluation."""
+    latest: float | None = None
+    """What it gave."""
 
     @classmethod
     def of(cls, core: CoreConfig, plan: Plan) -> Best:
@@ -52,13 +54,19 @@ class Best:
             self._refuse_others(metrics)
             return None
         if step == self.seen:
-            return Score(metric=self.config.metric, mode=self.config.mode, value=value)
-        self.seen = step
+            return self.score_of(step)
+        self.seen, self.latest = step, value
         if self.value is None or self._gain(value) > self.config.min_delta:
             self.step, self.value, self.idle = step, value, 0
         else:
             self.idle += 1
-        return Score(metric=self.config.metric, mode=self.config.mode, value=value)
+        return self.score_of(step)
+
+    def score_of(self, step: int) -> Score | None:
+        """The score of a step, if it is the one that was evaluated last."""
+        if self.latest is None or step != self.seen:
+            return None
+        return Score(metric=self.config.metric, mode=self.config.mode, value=self.latest)
 
     @property
     def exhausted(self) -> str | None:

@@ -74,7 +74,9 @@ class Loop:
 
     def _rank_and_save(self, step: int, metrics: Mapping[str, float]) -> None:
         self.score = self.best.take(step, metrics)
-        if self.saver.due(step, improved=self.score is not None and self.best.step == step):
+        # After the last step the export holds the same weights.
+        improved = self.score is not None and self.best.step == step and step < self.wired.algorithm.steps
+        if self.saver.due(step, improved=improved):
             seconds = self.saver.save(step, self.score)
             if seconds is not None:
                 self.deadline.saved(seconds)
