@@ -140,6 +140,15 @@ def test_seeds_and_epochs_give_other_orders_and_no_shuffling_the_order_of_the_fi
     assert max(starts[:8]) < min(starts[-8:])
 
 
+def test_without_shuffling_the_packs_of_a_window_come_by_their_first_document(corpora, feed, result):
+    budget = Budget(tokens_per_step=16, micro_batch_tokens=16, document_tokens=8)
+    one = feed(budget, datasets={"one": corpora.Listed(corpora.tokens(12))}, shuffle=False, window=99)
+    packs = [batch for (batch,) in run(one, result, one.steps_per_epoch)]
+    first = [min(ids[0] for ids, _ in documents(batch)) for batch in packs]
+    assert first == sorted(first)
+    assert len(first) > 3
+
+
 def test_the_realised_shares_are_those_of_the_weights(feed, result):
     mixed = feed(weights={"one": 1.0, "two": 3.0})
     run(mixed, result, 40)
