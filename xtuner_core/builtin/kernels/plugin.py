@@ -22,6 +22,7 @@ IMPLEMENTATIONS = {
     "experts.native": NATIVE,
     "log_probs.reference": REFERENCE,
     "log_probs.cpu": CPU,
+    "log_probs.native": NATIVE,
     "rms_norm.reference": REFERENCE,
     "rms_norm.cpu": CPU,
     "rms_norm.native": NATIVE,

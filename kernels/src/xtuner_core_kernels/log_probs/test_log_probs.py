@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Categorical
 from torch.nn import functional
 
-from xtuner_core_kernels.log_probs import cpu, reference
+from xtuner_core_kernels.log_probs import cpu, native, reference
+from xtuner_core_kernels.native.checks import bits_differ
 from xtuner_core_kernels.operator import Implementation, Use
 from xtuner_core_kernels.testing import random, relative_error, worst_error
 
@@ -75,3 +76,40 @@ def test_only_one_input_may_need_a_gradient(implementation: Implementation) -> N
 
 def test_cpu_refuses_other_devices() -> None:
     assert "not on cuda" in str(cpu.IMPLEMENTATION.supports(Use.of("log_probs", "cuda", torch.float32)))
+
+
+@pytest.mark.parametrize("sizes", [(0, 12, 50), (1, 1, 1), (37, 12, 50), (300, 270, 33), (200, 33, 530)], ids=str)
+@pytest.mark.parametrize("keep_bytes", [0, 2**30])
+def test_native_agrees_with_float64(
+    sizes: tuple[int, int, int], keep_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, dim, vocab = sizes
+    monkeypatch.setattr(native, "PIECE_BYTES", 4 * 96 * 60)  # pieces of 96 tokens
+    inputs = [random(tokens, dim), random(vocab, dim, seed=1) * 0.3]
+    targets_T = torch.randint(-vocab // 4 - 1, vocab, (tokens,), generator=torch.Generator().manual_seed(4))
+
+    def use(call, parts):  # type: ignore[no-untyped-def]
+        return call(*parts, targets_T, keep_bytes=keep_bytes)
+
+    error = worst_error(native.IMPLEMENTATION, reference.IMPLEMENTATION, inputs, use)
+    assert error < native.IMPLEMENTATION.tolerance
+
+
+def test_native_gives_the_same_bits_with_any_threads() -> None:
+    targets_T = torch.randint(-10, 530, (300,), generator=torch.Generator().manual_seed(4))
+    inputs = [random(300, 33), random(530, 33, seed=1)]
+    assert bits_differ(lambda *parts: native.log_probs(*parts, targets_T)[0], inputs) == []
+
+
+def test_native_keeps_small_probabilities_and_hands_on_what_is_not_finite() -> None:
+    hidden_TD, head_VD = torch.tensor([[300.0], [float("nan")], [1.0]]), torch.tensor([[1.0], [-1.0]])
+    log_probs_T, _ = native.log_probs(hidden_TD, head_VD, torch.tensor([1, 0, -100]))
+    assert relative_error(log_probs_T[0], torch.tensor(-600.0)) < 1e-6
+    assert log_probs_T[1].isnan()
+    assert log_probs_T[2] == 0
+
+
+def test_native_refuses_entropies() -> None:
+    assert "entropies" in str(
+        native.IMPLEMENTATION.supports(Use.of("log_probs", "cpu", torch.float32, options={"entropy": True}))
+    )

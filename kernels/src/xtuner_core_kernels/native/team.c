@@ -22,9 +22,9 @@ static void work(void *data) {
 
 void share(Team team, long count, Task *task, const void *problem, float *scratch, size_t scratch_each) {
     Job job = {.count = count, .task = task, .problem = problem, .scratch = scratch, .scratch_each = scratch_each};
-    long threads = team.threads < count ? team.threads : count;
-    if (team.fork && threads > 1)
-        team.fork(work, &job, (unsigned)threads, 0);
+    /* Never a part of the threads: to change their number costs more than that some of them find nothing to do. */
+    if (team.fork && team.threads > 1 && count > 1)
+        team.fork(work, &job, (unsigned)team.threads, 0);
     else
         work(&job);
 }
