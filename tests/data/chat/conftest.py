@@ -38,6 +38,7 @@ class Style(NamedTuple):
 
 
 STYLES = {
+    "untrimmed": Style(("<|im_start|>", "<|im_end|>"), eos="<|im_end|>"),
     "thinking_marked": Style(("<|im_start|>", "<|im_end|>"), eos="<|im_end|>", plain=("<think>", "</think>")),
     "chatml": Style(("<|im_start|>", "<|im_end|>"), eos="<|im_end|>", plain=("<tool_call>", "</tool_call>")),
     "chatml_marked": Style(("<|im_start|>", "<|im_end|>"), eos="<|im_end|>", plain=("<tool_call>", "</tool_call>")),

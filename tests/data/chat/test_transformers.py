@@ -7,7 +7,7 @@ import pytest
 
 from xtuner_core.contracts.dataset import ChatRecord, Origin
 
-STYLES = ("chatml", "chatml_marked", "headers", "thinking", "inst", "bars", "next_header", "trailing_end")
+STYLES = ("chatml", "chatml_marked", "headers", "thinking", "inst", "bars", "next_header", "trailing_end", "untrimmed")
 SYSTEM = {"role": "system", "content": "Speak plainly, with “quotes” & <angles>."}
 USER = {"role": "user", "content": "Who built the ark?\n"}
 ANSWER = {"role": "assistant", "content": "  Noah did.\n\nOf gopher wood. 🙂"}
