@@ -16,13 +16,13 @@ import hashlib
 import json
 import random
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -186,17 +186,23 @@ def flip(file: Path, drawn: random.Random) -> int:
     return where
 
 
-@contextmanager
-def small_disk(trials: Trials, server: Server, home: Path) -> Iterator[subprocess.CompletedProcess[str]]:
-    """The run on a file system of 1.5 MB that fills up, in a user's own namespace."""
+def fill_a_small_disk(trials: Trials, server: Server, home: Path) -> dict[str, Any]:
+    """The run on a file system of 1.5 MB, all checkpoints kept; then room is made, and the same command goes on.
+
+    The file system is mounted in a namespace of the user's own; where the system allows none, this is said.
+    """
     disk = home / "disk"
     disk.mkdir()
-    keep = "checkpoint.keep_last=50"
-    first = " ".join(["timeout -s KILL 60", sys.executable, "-m xtuner_core", *trials.command(disk / "run", keep)])
-    again = " ".join([sys.executable, "-m xtuner_core", *trials.command(disk / "run")])
-    script = f"mount -t tmpfs -o size=1500k disk {disk} && {first}; rm -rf {disk}/run/checkpoints/step-00000002"
-    script += f" {disk}/run/checkpoints/step-00000004; {again}; cp -r {disk}/run {home}/from-disk"
-    yield subprocess.run(
+    call = [sys.executable, "-m", "xtuner_core"]
+    first = shlex.join([*call, *trials.command(disk / "run", "checkpoint.keep_last=50")])
+    again = shlex.join([*call, *trials.command(disk / "run")])
+    script = f"""
+        mount -t tmpfs -o size=1500k disk {disk} || exit 99
+        {first}; echo first $?; ls -a {disk}/run/checkpoints
+        rm -r {disk}/run/checkpoints/step-00000002
+        {again}; echo again $?; cp -r {disk}/run {home}/from-disk
+    """
+    done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
         env=server.environment,
         cwd=home,
@@ -204,6 +210,11 @@ def small_disk(trials: Trials, server: Server, home: Path) -> Iterator[subproces
         text=True,
         check=False,
     )
+    if not (home / "from-disk").exists():
+        return {"equal": None, "said": done.stderr[-600:]}
+    warned = done.stderr.count("checkpoint not saved, the run goes on: No space left on device")
+    assert warned, done.stderr
+    return {"warned": warned, "said": done.stdout.split(), "equal": ending(home / "from-disk") == trials.expected}
 
 
 def main() -> None:
@@ -223,17 +234,33 @@ def main() -> None:
 
 
 def tried(trials: Trials, server: Server, home: Path, options: argparse.Namespace) -> Mapping[str, Any]:
-    """Every kind of trial."""
+    """Every kind of trial; what differs ends the script."""
     seeds = range(options.seed, options.seed + options.kills)
-    kills = [(trials.kill_inside_a_save if n % 3 == 0 else trials.kill_at)(seed) for n, seed in enumerate(seeds)]
-    full = [trials.fill_the_disk(seed) for seed in range(options.seed, options.seed + 3)]
-    flipped = [trials.flip_a_byte(seed) for seed in range(options.seed, options.seed + 5)]
-    for each in (*kills, *full, *flipped):
-        print(json.dumps({name: value for name, value in each.items() if name != "said"}))
-        assert each["equal"], each
+    kills = [
+        checked((trials.kill_inside_a_save if n % 3 == 0 else trials.kill_at)(seed)) for n, seed in enumerate(seeds)
+    ]
+    full = [checked(trials.fill_the_disk(seed)) for seed in range(options.seed, options.seed + 3)]
+    flipped = [checked(trials.flip_a_byte(seed)) for seed in range(options.seed, options.seed + 5)]
+    small = fill_a_small_disk(trials, server, home)
+    assert small["equal"] is not False, small
     inside = sum(each["inside_a_save"] for each in kills)
     print(f"{len(kills)} kills, {inside} of them inside a save; {len(full)} full disks, {len(flipped)} flipped bytes")
-    return {"undisturbed_seconds": round(trials.seconds, 2), "kills": kills, "full_disk": full, "flipped": flipped}
+    seconds = round(trials.seconds, 2)
+    return {
+        "undisturbed_seconds": seconds,
+        "kills": kills,
+        "full_disk": full,
+        "flipped": flipped,
+        "file_system_of_1500_kB": small,
+    }
+
+
+def checked(trial: dict[str, Any]) -> dict[str, Any]:
+    """Print a trial, and refuse one that came to another end."""
+    assert trial["equal"], trial
+    told = {name: value for name, value in trial.items() if name != "said"}
+    print(json.dumps(told), flush=True)
+    return told
 
 
 if __name__ == "__main__":
