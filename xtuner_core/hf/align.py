@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -41,7 +41,8 @@ class LiteralTokenizer:
         self.merges = isinstance(self._tokenizer.model, tokenizers.models.BPE)
         added = self._tokenizer.get_added_tokens_decoder()
         special = {number: token for number, token in added.items() if token.special}
-        self.stand_ins = {token.content: f"{OPEN}{chr(FIRST + n)}{CLOSE}" for n, token in enumerate(special.values())}
+        texts = [token.content for token in special.values()]
+        self.stand_ins: Mapping[str, str] = {text: f"{OPEN}{chr(FIRST + n)}{CLOSE}" for n, text in enumerate(texts)}
         self._tokenizer.add_tokens([_stand_in(token, self.stand_ins[token.content]) for token in special.values()])
         self._vocabulary = np.arange(
             1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values()), dtype=np.uint32

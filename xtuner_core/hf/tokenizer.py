@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,13 @@ class HfTokenizer:
         self._tokenizer = tokenizer
         self.size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
         self.end_of_text = end_of_text
-        self.stop_tokens = (end_of_text, *(number for number in stop_tokens if number != end_of_text))
+        self.stop_tokens: Sequence[int] = (end_of_text, *(number for number in stop_tokens if number != end_of_text))
         self.folder = folder
         self.merges = isinstance(tokenizer.model, tokenizers.models.BPE)
         added = tokenizer.get_added_tokens_decoder()
-        self.special_tokens = {token.content: number for number, token in added.items() if token.special}
+        self.special_tokens: Mapping[str, int] = {
+            token.content: number for number, token in added.items() if token.special
+        }
 
     def fingerprint(self) -> str:
         """Identify vocabulary, merges, rules and what ends a text or a turn, wherever the files lie."""
