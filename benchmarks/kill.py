@@ -74,7 +74,7 @@ class Trials:
         """Kill at an instant between the start of the process and its end; tries until it was not too late."""
         drawn = random.Random(seed)
         for attempt in range(50):
-            folder, instant = self._home / f"at-{seed}-{attempt}", drawn.uniform(0.0, self.seconds)
+            folder, instant = self._home / f"at-{seed}-{attempt}", drawn.uniform(0.0, self.seconds * 0.7**attempt)
             process = self.start(folder)
             sleep(instant)
             found = {"seed": seed, "instant": round(instant, 4), **self._killed(process, folder)}

@@ -89,6 +89,8 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self._server.stdout is not None
+        self._server.stdout.readline()  # it is ready
         return self
 
     def __exit__(
@@ -143,6 +145,7 @@ def serve() -> None:
     import xtuner_core.wiring  # noqa: F401
 
     torch.use_deterministic_algorithms(False)  # imports what it needs, for seconds
+    print("ready", flush=True)
     running: set[int] = set()
     for line in sys.stdin:
         request = json.loads(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,13 +104,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def half(tmp_path: Path) -> Path:
-    """A run that was stopped after step 5, with checkpoints of steps 4 and 5."""
-    folder = tmp_path / "run"
+@pytest.fixture(scope="session")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `half` is copied from."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
     outcome = train(folder, stop_after=5)
     assert (outcome.status, outcome.steps) == ("stopped", 5)
     return folder
+
+
+@pytest.fixture
+def half(stopped: Path, tmp_path: Path) -> Path:
+    """A run that was stopped after step 5, with checkpoints of steps 4 and 5."""
+    return shutil.copytree(stopped, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from xtuner_core.builtin.adamw.config import AdamWConfig
 from xtuner_core.builtin.adamw.optimizer import AdamW
 from xtuner_core.engine.checkpoint.manifest import read_score, write_manifest
 from xtuner_core.engine.checkpoint.saved import problems
+from xtuner_core.engine.resume import newest_good
 from xtuner_core.errors import RunError
 
 
@@ -66,19 +67,28 @@ def nan_in_optimizer(checkpoint):
     return put_nan_into("optimizer.safetensors", checkpoint)
 
 
-@pytest.mark.parametrize(
-    "harm", [cut, remove, forget_manifest, change_manifest, flip, nan_in_weights, nan_in_optimizer]
-)
-def test_a_damaged_checkpoint_is_skipped_with_its_reason(tiny, whole, half, harm, capsys):
+HARMS = [cut, remove, forget_manifest, change_manifest, flip, nan_in_weights, nan_in_optimizer]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damage_of_every_kind_is_noticed_named_and_set_aside(tiny, half, harm):
     reason = harm(half / "checkpoints" / "step-00000005")
+    found, (skipped,) = newest_good(half)
+    assert found == half / "checkpoints" / "step-00000004"
+    assert skipped.values["step"] == 5
+    assert reason in skipped.values["reason"]
+    assert skipped.values["kept_as"] == "damaged-step-00000005"
+    assert tiny.checkpoints(half) == ["damaged-step-00000005", "step-00000004"]
+
+
+def test_a_run_says_what_it_skips_and_why_and_comes_to_the_same_end(tiny, whole, half, capsys):
+    reason = flip(half / "checkpoints" / "step-00000005")
     seen = tiny.StopAfter()
     tiny.train(half, resume=True, observers=(seen,))
     assert seen.start.steps_done == 4
     (skipped,) = [line for line in tiny.log(half) if line["event"] == "checkpoint skipped"]
-    assert skipped["step"] == 5
     assert reason in skipped["reason"]
     assert reason in capsys.readouterr().err
-    assert "damaged-step-00000005" in tiny.checkpoints(half)
     assert tiny.weights(half) == tiny.weights(whole)
     assert tiny.numbers(half) == tiny.numbers(whole)
 

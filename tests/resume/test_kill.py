@@ -86,11 +86,11 @@ def test_a_second_signal_ends_the_run_at_once(command, kill, tmp_path):
 
 
 def test_the_wall_time_limit_leaves_time_for_a_checkpoint_and_exits_with_75(command, tmp_path):
-    process = command(FOREVER, "time_limit_seconds=8", "checkpoint.every_steps=1000")
+    process = command(FOREVER, "time_limit_seconds=6", "checkpoint.every_steps=1000")
     assert process.wait() == 75, process.complained
     summary = json.loads((tmp_path / "RUN" / "summary.json").read_text())
     assert (summary["status"], summary["reason"]) == ("stopped", "time_limit_seconds")
-    assert summary["seconds"] < 8
+    assert summary["seconds"] < 6
     assert summary["checkpoint"].endswith(f"step-{summary['steps']:08d}")
 
 
