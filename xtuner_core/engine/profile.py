@@ -67,8 +67,9 @@ class Profiler:
     @contextmanager
     def _trace(self, step: int) -> Iterator[None]:
         self._device.synchronize()
+        activities = supported_activities()  # type: ignore[no-untyped-call]
         with profile(
-            activities=supported_activities(), record_shapes=True, profile_memory=True, with_flops=True
+            activities=activities, record_shapes=True, profile_memory=True, with_flops=True, acc_events=True
         ) as watch:
             yield
             self._device.synchronize()

@@ -49,7 +49,7 @@ class CudaDevice:
         torch.cuda.memory._record_memory_history()
         try:
             yield
-            torch.cuda.memory._dump_snapshot(str(file))
+            torch.cuda.memory._dump_snapshot(str(file))  # type: ignore[no-untyped-call]
         finally:
             torch.cuda.memory._record_memory_history(enabled=None)
 
