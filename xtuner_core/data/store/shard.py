@@ -104,6 +104,7 @@ def encode_shard(job: Job, shard: Shard) -> Piece:
             for batch in _batches(_records(job, shard)):
                 for record, encoding in zip(batch, job.encoder(batch), strict=True):
                     writer.add(record, encoding)
+                writer.write_ids()
             return writer.piece
     except OSError as error:
         raise unusable(job.folder, error) from error
@@ -152,6 +153,7 @@ class _PieceWriter:
         self._job = job
         self._ids: BinaryIO = piece_file(job.folder, index, "ids").open("wb")
         self._weights: BinaryIO | None = None
+        self._batch: list[np.ndarray[Any, Any]] = []
         self._rows = array("q")
         self._files: dict[str, int] = {}
 
@@ -173,17 +175,22 @@ class _PieceWriter:
         file = self._files.setdefault(record.origin.file, len(self._files))
         text_bytes = _text_bytes(record)
         for encoded in encoding:
-            ids = encoded.token_ids
-            assert len(ids) == 0 or int(ids.max()) < self._job.vocabulary, (
-                f"{record.origin}: an id beyond the tokenizer's"
-            )
-            self._add_weights(encoded.weights, len(ids))
-            self._ids.write(ids.astype(self._job.ids).data)
-            self._rows.extend((len(ids), text_bytes, file, record.origin.line or 0))
+            size = len(encoded.token_ids)
+            self._add_weights(encoded.weights, size)
+            self._batch.append(encoded.token_ids)
+            self._rows.extend((size, text_bytes, file, record.origin.line or 0))
             text_bytes = 0  # of a record that becomes several documents, the first has the text
             self.piece.documents += 1
-            self.piece.tokens += len(ids)
+            self.piece.tokens += size
         return None
+
+    def write_ids(self) -> None:
+        """Write the ids of a batch's documents at once."""
+        if self._batch:
+            ids = self._batch[0] if len(self._batch) == 1 else np.concatenate(self._batch)
+            assert int(ids.max(initial=0)) < self._job.vocabulary, "an encoder gives ids that the tokenizer has"
+            self._ids.write(ids.astype(self._job.ids).data)
+            self._batch = []
 
     def _add_weights(self, weights: np.ndarray[Any, Any] | None, size: int) -> None:
         """Begin the file with the first document that has weights, and fill in those before it."""
