@@ -54,7 +54,11 @@ def main() -> None:
     arguments = _arguments(chosen, model, *data)
     run, seconds = _fine_tune(arguments, chosen.work / "runs")
     found = _compare(model, run, held_out)
-    found |= {"seconds": round(seconds, 1), "command": ["xtuner-core", *arguments], "training_questions": len(train)}
+    found |= {
+        "seconds": round(seconds, 1),
+        "command": [word.replace(f"{chosen.work}/", "") for word in ("xtuner-core", *arguments)],
+        "training_questions": len(train),
+    }
     print(_table(found))
     write_result(chosen.output, {"machine": machine(), **found})
 
