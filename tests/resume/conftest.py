@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -22,8 +23,8 @@ STEPS = 8
 
 def composed(changes: dict[str, Any] | None = None, **objects: object) -> Composition:
     """Eight steps of the tiny run, a checkpoint after every second."""
-    keys = {"algorithm.steps": STEPS, "checkpoint.every_steps": 2, "observer.tensorboard": None, **(changes or {})}
-    return compose_tiny(keys, host=tiny_host(objects=objects))
+    keys = {"algorithm.steps": STEPS, "checkpoint.every_steps": 2, "observer.tensorboard": None, "data.cache": "cache"}
+    return compose_tiny(keys | (changes or {}), host=tiny_host(objects=objects))
 
 
 class StopAfter:
@@ -82,6 +83,17 @@ def checkpoints(run_folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def working(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs here keep their cache of tokens."""
+    return tmp_path_factory.mktemp("working")
+
+
+@pytest.fixture(autouse=True)
+def _away_from_the_repository(working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(working)
+
+
+@pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
     """Everything above, for tests to reach."""
     return SimpleNamespace(
@@ -97,18 +109,20 @@ def tiny() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, working: Path) -> Path:
     """The run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    assert train(folder).status == "finished"
+    with contextlib.chdir(working):
+        assert train(folder).status == "finished"
     return folder
 
 
 @pytest.fixture(scope="session")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(tmp_path_factory: pytest.TempPathFactory, working: Path) -> Path:
     """Where `half` is copied from."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    outcome = train(folder, stop_after=5)
+    with contextlib.chdir(working):
+        outcome = train(folder, stop_after=5)
     assert (outcome.status, outcome.steps) == ("stopped", 5)
     return folder
 

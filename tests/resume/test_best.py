@@ -118,6 +118,7 @@ def test_a_metric_that_is_relied_on_and_never_comes_is_refused_with_a_checkpoint
     assert tiny.checkpoints(tmp_path / "run") == ["step-00000008"]
 
 
+@pytest.mark.full
 def test_by_default_a_run_that_evaluates_nothing_keeps_no_best(scripted):
     outcome = scripted({}, {"checkpoint.every_steps": 2})
     assert outcome.status == "finished"

@@ -93,6 +93,7 @@ def test_a_run_says_what_it_skips_and_why_and_comes_to_the_same_end(tiny, whole,
     assert tiny.numbers(half) == tiny.numbers(whole)
 
 
+@pytest.mark.full
 def test_where_all_are_damaged_the_run_says_so_and_starts_anew(tiny, whole, half):
     for checkpoint in (half / "checkpoints").iterdir():
         flip(checkpoint)

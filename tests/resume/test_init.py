@@ -51,7 +51,7 @@ def test_a_run_that_was_killed_means_its_best_checkpoint_else_its_newest_good_on
     assert "no exported weights and no good checkpoint; it has not ended" in composition.problems[0].message
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.full), "bf16"])
 def test_a_checkpoint_is_itself_a_model_with_the_optimized_weights(tiny, tmp_path, precision):
     stopped = tiny.train(tmp_path / "run", {"precision": precision}, stop_after=3)
     model = stopped.checkpoint / "model"
@@ -76,6 +76,7 @@ def test_a_model_that_is_picked_keeps_its_configuration_and_must_fit(whole, tmp_
         run(composition)
 
 
+@pytest.mark.full
 def test_nothing_but_weights_is_taken(tiny, whole, tmp_path):
     composition = started_from(whole, tmp_path)
     assert composition.require().config["algorithm"]["steps"] == 1

@@ -177,6 +177,7 @@ def test_what_decides_no_number_may_change_freely(tiny, whole, half):
     assert tiny.weights(half) == tiny.weights(whole)
 
 
+@pytest.mark.full
 def test_what_does_not_fit_the_checkpoint_is_refused_though_accepted(tiny, half):
     with pytest.raises(Exception, match="misshapen"):
         tiny.train(half, {"model.hidden_size": 32}, resume=True, accept_changes=True)
