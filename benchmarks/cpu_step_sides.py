@@ -134,7 +134,7 @@ def ours(checkpoint: Path, ids_BL: Tensor, folder: Path) -> Iterator[Ours]:
     composition = compose(recipe, host=Host(objects={"tiny": tiny}))
     parts = Parts(composition.require(), composition.host)
     with opened_device(parts) as (device, _):
-        engine = wire(parts, device, folder, report=lambda event, values: None).engine
+        engine = wire(parts, device, folder, report=lambda event, values: None, stopping=lambda: None).engine
         yield Ours(engine, ids_BL, deterministic=is_deterministic(parts, device))
 
 

@@ -73,6 +73,7 @@ def _services(file: Path, cache: Path, workers: int) -> Any:
         data=DataConfig(workers=workers),
         cache=cache,
         report=lambda event, values: print(event, dict(values), file=sys.stderr),
+        stopping=lambda: None,
     )
 
 

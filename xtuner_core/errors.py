@@ -101,3 +101,7 @@ class RunError(XTunerCoreError):
     """The run began and could not go on."""
 
     exit_code = 5
+
+
+class RunStopped(RunError):
+    """The run was asked to stop before its first step; it ends as stopped, not as failed."""

@@ -61,6 +61,7 @@ def services(tmp_path: Path, reported: list[tuple[str, dict[str, Any]]]) -> Call
             data=DataConfig(workers=0),
             cache=tmp_path / "cache",
             report=lambda event, values: reported.append((event, dict(values))),
+            stopping=lambda: None,
         )
 
     return make

@@ -74,6 +74,7 @@ def stores(tmp_path):
             folder=tmp_path,
             cache=tmp_path / "cache",
             report=lambda event, values: None,
+            stopping=lambda: None,
         )
         return open_store(services, TextEncoder(tokenizer), split="held_out")
 

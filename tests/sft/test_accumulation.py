@@ -35,6 +35,7 @@ def batches(tmp_path):
         data=DataConfig(workers=0),
         cache=tmp_path / "cache",
         report=lambda event, values: None,
+        stopping=lambda: None,
     )
     config = SftConfig(steps=1, tokens_per_step=384, micro_batch_tokens=96, document_tokens=96, evaluate_first=False)
     (step,) = build(config, services).batches()

@@ -12,7 +12,6 @@ from typing import Any, get_args, get_type_hints
 
 from xtuner_core.config.pick import pick_fields
 
-
 REQUIRED = "???"
 """Default of a field that a user has to give (OmegaConf's word for it)."""
 

@@ -53,6 +53,8 @@ class Engine(Protocol):
         """Continue prompts with the model as it stands."""
 
 
+Stopping = Callable[[], str | None]
+"""Why the run is asked to stop, or None while it is not."""
 Report = Callable[[str, Mapping[str, Any]], None]
 """Writes a warning to the run's log: an event, and its values."""
 
@@ -73,6 +75,8 @@ class Services:
     cache: Path
     """Folder for what can be made again (tokenised data), shared by all runs; may not exist yet."""
     report: Report
+    stopping: Stopping
+    """What takes long before the first step asks this now and then, and raises `RunStopped` on an answer."""
 
 
 class Algorithm(Protocol):

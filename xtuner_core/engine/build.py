@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from xtuner_core.contracts.algorithm import Algorithm, Report, Services
+from xtuner_core.contracts.algorithm import Algorithm, Report, Services, Stopping
 from xtuner_core.contracts.device import Device
 from xtuner_core.contracts.loss import Loss
 from xtuner_core.contracts.model import Model
@@ -58,11 +58,14 @@ class Blueprint:
     binder: OperatorBinder
 
 
-def wire(parts: Parts, device: Device, folder: Path, report: Report, weights: Path | None = None) -> Wired:
+def wire(
+    parts: Parts, device: Device, folder: Path, report: Report, stopping: Stopping, weights: Path | None = None
+) -> Wired:
     """Build everything that a run needs.
 
     :param folder: the run's.
     :param report: writes a warning to the run's log.
+    :param stopping: says whether a stop is asked for.
     :param weights: Hugging Face folder that comes before what the plan starts from: a checkpoint's.
     :raises XTunerCoreError: a text, a checkpoint or a combination that cannot be used.
     """
@@ -81,6 +84,7 @@ def wire(parts: Parts, device: Device, folder: Path, report: Report, weights: Pa
         data=parts.core.data,
         cache=cache_folder(parts),
         report=report,
+        stopping=stopping,
     )
     algorithm: Algorithm = parts.make("algorithm", services)
     # Whether the schedule fits into the run is known only now; asking it is what makes it refuse.

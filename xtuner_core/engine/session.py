@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xtuner_core.contracts.device import DeviceFacts
+from xtuner_core.contracts.device import Device, DeviceFacts
 from xtuner_core.contracts.observer import Observer, RunEnd, RunStart
 from xtuner_core.engine.best import Best, flat
 from xtuner_core.engine.build import Wired, wire
@@ -31,6 +31,7 @@ from xtuner_core.engine.process import determinism, device_seeded
 from xtuner_core.engine.profile import Profiler
 from xtuner_core.engine.stopwatch import Stopwatch
 from xtuner_core.engine.summary import end_summary, start_summary
+from xtuner_core.errors import RunStopped
 from xtuner_core.hf.write import export
 from xtuner_core.parts import Parts
 
@@ -75,12 +76,17 @@ class Session:
                 determinism(is_deterministic(parts, device)),
                 device_seeded(parts.core.seed, device),
             ):
-                found = self._home.checkpoint
-                weights = None if found is None else found / MODEL
-                return self._train(wire(parts, device, self._home.folder, self._warn, weights), facts)
+                return self._train(self._wire(device), facts)
+        except RunStopped:
+            return self._end("stopped", {"reason": self._handle.reason})
         except BaseException as error:
             self._tell_end("failed", {"error": f"{type(error).__name__}: {error}"})
             raise
+
+    def _wire(self, device: Device) -> Wired:
+        found = self._home.checkpoint
+        weights = None if found is None else found / MODEL
+        return wire(self._parts, device, self._home.folder, self._warn, lambda: self._handle.reason, weights)
 
     def _train(self, wired: Wired, facts: DeviceFacts) -> Outcome:
         home, steps = self._home, wired.algorithm.steps

@@ -69,6 +69,7 @@ class AlgorithmContract(OfferSuite):
             folder=folder,
             cache=folder / "cache",
             report=lambda event, values: None,
+            stopping=lambda: None,
         )
 
     def test_its_batches_are_well_formed_and_of_the_promised_size(self, make: Any, config: Any) -> None:

@@ -66,6 +66,7 @@ def services(tmp_path: Path, log: Log) -> Callable[..., Services]:
             data=DataConfig(**settings),
             cache=cache or tmp_path / "cache",
             report=log,
+            stopping=lambda: None,
         )
 
     return make

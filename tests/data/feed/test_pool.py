@@ -16,7 +16,7 @@ import pytest
 from xtuner_core.contracts.dataset import Shard
 from xtuner_core.data.store import open_store, pool
 from xtuner_core.data.store.shard import Job
-from xtuner_core.errors import ConfigError, DataError, RunError
+from xtuner_core.errors import ConfigError, DataError, RunError, RunStopped
 
 IMPORTS = """
 import sys, xtuner_core.data.store.worker, xtuner_core.data.encoding.text
@@ -114,3 +114,12 @@ def test_a_daemonic_process_tokenises_on_its_own_and_refuses_to_start_others(mon
 def test_a_process_that_tokenises_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_stop_is_heeded_between_two_pieces_and_leaves_no_half_made_store(corpora, services, tmp_path):
+    made = services(datasets={"one": corpora.Listed(corpora.tokens(9), per_shard=3)}, workers=0)
+    asked = iter([None, "SIGTERM"])
+    with pytest.raises(RunStopped, match=r"stopped \(SIGTERM\) while dataset one was tokenised"):
+        open_store(replace(made, stopping=lambda: next(asked)), corpora.Ids())
+    assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] == [".lock"]
+    assert len(open_store(made, corpora.Ids())["one"]) == 9

@@ -21,7 +21,7 @@ from xtuner_core.data.store.pool import encode_shards, processes
 from xtuner_core.data.store.read import TokenStore
 from xtuner_core.data.store.shard import Job, Piece, unusable
 from xtuner_core.data.store.write import StoreWriter
-from xtuner_core.errors import DataError
+from xtuner_core.errors import DataError, RunStopped
 
 if TYPE_CHECKING:
     from xtuner_core.contracts.algorithm import Report, Services
@@ -52,6 +52,7 @@ class _Opener:
     def __init__(self, services: Services, encoder: Encoder, dataset: str, split: Split) -> None:
         self._settings = services.data
         self._report = services.report
+        self._stopping = services.stopping
         self._cache = services.cache / "tokens"
         self._dataset = dataset
         self._job = Job(
@@ -129,6 +130,8 @@ class _Opener:
         count = processes(self._settings.workers, shards)
         with StoreWriter(partial, job.ids) as writer, closing(encode_shards(job, shards, count)) as made:
             for piece in made:
+                if (reason := self._stopping()) is not None:
+                    raise RunStopped(f"stopped ({reason}) while dataset {self._dataset} was tokenised")
                 self._refuse_broken(piece.broken, piece.first_broken)
                 writer.append(piece, pieces)
                 progress.add(piece)
