@@ -37,7 +37,6 @@ def test_a_finished_run_leaves_plan_metrics_log_summary_and_weights(finished):
         "metrics.jsonl",
         "log.jsonl",
         "summary.json",
-        "checkpoints",
         "export",
         "tensorboard",
     }

@@ -251,7 +251,6 @@ def test_a_run_trains_evaluates_exports_and_leaves_the_process_as_it_was(compose
         "log.jsonl",
         "metrics.jsonl",
         "summary.json",
-        "checkpoints",
         "export",
         "tensorboard",
     }
