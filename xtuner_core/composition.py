@@ -60,7 +60,8 @@ def compose(
     """Wire a run without starting it. Imports no torch.
 
     :param recipe: path of a YAML file, the name of a recipe that a plugin ships, or a mapping; None takes the
-        default recipe of the algorithm that is named, pre-training's otherwise.
+        recipe of the algorithm that is named, pre-training's otherwise: its demonstration where `overrides` bring no
+        model, `init` or dataset.
     :param plugins: plugins that are named: each fills the slots of which it has one offer.
     :param overrides: `key=value` lines, or a mapping; they count more than everything else.
     :param host: the plugins to choose from; None makes one of what is installed.

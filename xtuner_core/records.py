@@ -54,7 +54,8 @@ class Recipe:
     """`"package:path/below/it.yaml"`."""
     summary: str
     default: bool = False
-    """Whether a run starts from it when neither a recipe nor an algorithm is named; one built-in recipe is."""
+    """Whether a run starts from it when neither a recipe nor an algorithm is named; one built-in recipe is.
+    Where it is an algorithm's `demo`, who names a model, `init` or a dataset starts from that algorithm's `recipe`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

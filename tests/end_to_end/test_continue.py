@@ -16,7 +16,7 @@ def only_run(folder: Path) -> Path:
 
 def test_training_goes_on_from_an_exported_folder(finished, short, run_to_the_end, tmp_path):
     values = [value for value in short if not value.startswith("model.")]
-    more = run_to_the_end(tmp_path, f"model={finished.export}", *values)
+    more = run_to_the_end(tmp_path, f"model={finished.export}", "dataset=kjv", "optimizer.learning_rate=5e-3", *values)
     first, last = finished.metrics[0]["loss"], finished.metrics[-1]["loss"]
     # The same first batch as that of the first run, seen by a model that has learned from it.
     assert more.metrics[0]["loss"] < (first + last) / 2
@@ -31,7 +31,7 @@ def test_training_goes_on_from_an_exported_folder(finished, short, run_to_the_en
 def test_a_model_that_learns_nothing_comes_out_as_it_went_in(finished, short, run_here, tmp_path):
     values = [value for value in short if not value.startswith("model.")]
     values += ["optimizer.learning_rate=0", "observer=null", f"output={tmp_path}/runs"]
-    code, said = run_here(f"model={finished.export}", *values)
+    code, said = run_here(f"model={finished.export}", "dataset=kjv", *values)
     assert code == 0, said
     out = only_run(tmp_path) / "export"
     assert {file.name: file.read_bytes() for file in out.iterdir()} == finished.weights

@@ -39,7 +39,7 @@ def test_a_recipe_that_runs_code_is_refused(problem, tmp_path):
 
 def test_a_recipe_that_is_not_there_is_refused(problem, tmp_path):
     assert "cannot be read" in problem(tmp_path / "recipe.yaml")
-    fix = "write the path of a .yaml file, or one of pretrain, sft, sft_demo"
+    fix = "write the path of a .yaml file, or one of pretrain, pretrain_demo, sft, sft_demo"
     assert problem("pretrained") == f"no recipe 'pretrained'; {fix}"
 
 

@@ -12,6 +12,8 @@ from xtuner_core import compose
 from xtuner_core.errors import ComposeError, ConfigError
 
 QWEN = "model 'qwen3_moe' of plugin 'qwen3_moe' (xtuner-core-qwen3-moe 0.1.0)"
+MODEL = "model=qwen3_moe:tiny"
+"""A run on data of one's own is asked for a model."""
 ADAMW = "optimizer 'adamw' of plugin 'adamw' (xtuner-core 0.1.0)"
 
 
@@ -123,33 +125,35 @@ def test_settings_of_an_active_plugin_are_checked_like_any_section(planned, prob
 def test_a_value_that_is_required_and_not_given_is_asked_for(problem, planned, install):
     source = "@dataclass\nclass Config:\n    path: str\n    size: int = 1\n"
     install.offer("shelf", "dataset", 'config="stranger_shelf.plugin:Config"', source=source)
-    assert problem(overrides=["dataset=shelf"]) == (
+    assert problem(overrides=[MODEL, "dataset=shelf"]) == (
         "dataset.shelf.path: a value is required, and none is given; write dataset.shelf.path=VALUE; "
         "the section dataset.shelf belongs to dataset 'shelf' of plugin 'shelf' (stranger-shelf 1.0)"
     )
-    assert planned(overrides=["dataset=shelf", "dataset.shelf.path=x"]).config["dataset"]["shelf"]["path"] == "x"
+    assert planned(overrides=[MODEL, "dataset=shelf", "dataset.shelf.path=x"]).config["dataset"]["shelf"]["path"] == "x"
 
 
 def test_a_frozen_dataclass_takes_values_like_any_other(planned, problem, install):
     inner = "@dataclass(frozen=True)\nclass Inner:\n    depth: int = 1\n"
     source = f"{inner}@dataclass(frozen=True)\nclass Config:\n    size: int = 1\n    inner: Inner = Inner()\n"
     install.offer("shelf", "dataset", 'config="stranger_shelf.plugin:Config"', source=source)
-    overrides = ["dataset=shelf", "dataset.shelf.size=2", "dataset.shelf.inner.depth=3"]
+    overrides = [MODEL, "dataset=shelf", "dataset.shelf.size=2", "dataset.shelf.inner.depth=3"]
     assert planned(overrides=overrides).config["dataset"]["shelf"] == {"size": 2, "inner": {"depth": 3}}
-    assert "did you mean 'depth'?" in problem(overrides=["dataset=shelf", "dataset.shelf.inner.dept=3"])
+    assert "did you mean 'depth'?" in problem(overrides=[MODEL, "dataset=shelf", "dataset.shelf.inner.dept=3"])
 
 
 def test_whatever_a_dataclass_raises_is_told_with_its_section(problem, install):
     check = "    def __post_init__(self):\n        assert self.size == 1, 'one'\n"
     source = f"@dataclass\nclass Config:\n    size: int = 1\n{check}"
     install.offer("shelf", "dataset", 'config="stranger_shelf.plugin:Config"', source=source)
-    assert problem(overrides=["dataset=shelf", "dataset.shelf.size=2"]).startswith("dataset.shelf: one; the section")
+    assert problem(overrides=[MODEL, "dataset=shelf", "dataset.shelf.size=2"]).startswith(
+        "dataset.shelf: one; the section"
+    )
 
 
 def test_a_configuration_that_no_section_can_hold_is_its_plugins_fault(problem, install):
     source = "@dataclass\nclass Config:\n    thing: set[int] = field(default_factory=set)\n"
     install.offer("shelf", "dataset", 'config="stranger_shelf.plugin:Config"', source=source)
-    message = problem(overrides=["dataset=shelf"])
+    message = problem(overrides=[MODEL, "dataset=shelf"])
     assert message.startswith("the configuration Config of dataset 'shelf' of plugin 'shelf' (stranger-shelf 1.0) can")
     assert message.endswith("its fields take plain types: numbers, strings, lists, mappings")
 

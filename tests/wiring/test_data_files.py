@@ -12,6 +12,8 @@ from xtuner_core.cli.main import main
 from xtuner_core.host import Host
 from xtuner_core.testing import DatasetContract, tiny_host
 
+MODEL = "model=qwen3_moe:tiny"
+"""A run on data of one's own is asked for a model."""
 READER = """
 from dataclasses import dataclass
 from xtuner_core.api import *
@@ -69,7 +71,7 @@ def reader(install):
     ],
 )
 def test_a_file_stands_for_the_dataset_that_reads_it_under_a_clean_name(planned, folder, written, entry, name):
-    plan = planned(overrides=[f"dataset={written}"])
+    plan = planned(overrides=[MODEL, f"dataset={written}"])
     assert [(pick.key, pick.name) for pick in plan.picks if pick.slot == "dataset"] == [(f"dataset.{entry}", name)]
     assert plan.config["dataset"][entry]["path"] == str(folder / written)
     assert plan.origins[f"dataset.{entry}.path"] == f"dataset {written}"
@@ -90,7 +92,7 @@ def test_a_recipe_names_files_too_alone_or_with_settings_beside(planned, folder)
 
 def test_a_file_and_settings_may_stand_in_any_order_on_the_command_line(planned):
     for overrides in (["dataset=a.jsonl", "dataset.a.text_key=body"], ["dataset.a.text_key=body", "dataset=a.jsonl"]):
-        assert planned(overrides=overrides).config["dataset"]["a"]["text_key"] == "body"
+        assert planned(overrides=[MODEL, *overrides]).config["dataset"]["a"]["text_key"] == "body"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_file_and_settings_may_stand_in_any_order_on_the_command_line(planned)
     ],
 )
 def test_a_file_that_nobody_reads_is_refused_with_what_is_read(problem, written, message):
-    found = problem(overrides=[f"dataset={written}"])
+    found = problem(overrides=[MODEL, f"dataset={written}"])
     assert message in found
     assert ("these are read" in message) == (".jsonl, .jsonl.gz, .jsonl.zst" in found)
 
@@ -115,43 +117,43 @@ def test_a_file_that_nobody_reads_is_refused_with_what_is_read(problem, written,
 def test_a_preset_and_a_dataset_with_a_dot_in_its_name_are_no_files(reader, chosen):
     reader("odd", ".odd")
     assert "no installed plugin offers the dataset 'kjvv'" in str(_refusal("kjvv"))
-    assert chosen(overrides=["dataset=x.odd"])["dataset.x"] == "odd"
+    assert chosen(overrides=[MODEL, "dataset=x.odd"])["dataset.x"] == "odd"
 
 
 def _refusal(name: str) -> object:
     from xtuner_core import compose
 
-    return compose(overrides=[f"dataset={name}"]).problems[0]
+    return compose(overrides=[MODEL, f"dataset={name}"]).problems[0]
 
 
 def test_the_longest_suffix_wins(reader, chosen):
     reader("chat", ".chat.jsonl")
-    picks = [chosen(overrides=[f"dataset={name}"]) for name in ("a.jsonl", "a.chat.jsonl", "A.Chat.JSONL")]
+    picks = [chosen(overrides=[MODEL, f"dataset={name}"]) for name in ("a.jsonl", "a.chat.jsonl", "A.Chat.JSONL")]
     assert [next(v for k, v in each.items() if k.startswith("dataset")) for each in picks] == ["jsonl", "chat", "chat"]
 
 
 def test_two_active_readers_of_one_suffix_are_refused_with_both_and_the_way_out(reader, problem, chosen):
     reader("rival", ".jsonl")
-    message = problem(plugins=["rival"], overrides=["dataset=a.jsonl"])
+    message = problem(plugins=["rival"], overrides=[MODEL, "dataset=a.jsonl"])
     assert message == (
         "dataset.a=a.jsonl (command line): files ending in .jsonl are read by dataset 'jsonl' of plugin 'files' "
         "(xtuner-core 0.1.0) and dataset 'rival' of plugin 'rival' (stranger-rival 1.0); "
         "write dataset.NAME.name=jsonl or dataset.NAME.name=rival, and dataset.NAME.path"
     )
     overrides = [f"dataset.{name}.{key}" for name in ("jsonl", "rival") for key in (f"name={name}", "path=a.jsonl")]
-    picks = chosen(plugins=["rival"], overrides=overrides)
+    picks = chosen(plugins=["rival"], overrides=[MODEL, *overrides])
     assert (picks["dataset.jsonl"], picks["dataset.rival"]) == ("jsonl", "rival")
 
 
 def test_a_reader_that_is_not_active_takes_no_suffix_from_one_that_is(reader, chosen):
     reader("rival", ".jsonl")
-    assert chosen(overrides=["dataset=a.jsonl"])["dataset.a"] == "jsonl"
+    assert chosen(overrides=[MODEL, "dataset=a.jsonl"])["dataset.a"] == "jsonl"
 
 
 def test_two_inactive_readers_are_refused_with_both_and_the_way_out(reader, problem):
     reader("north", ".odd")
     reader("south", ".odd")
-    assert problem(overrides=["dataset=a.odd"]) == (
+    assert problem(overrides=[MODEL, "dataset=a.odd"]) == (
         "dataset.a=a.odd (command line): files ending in .odd are read by the plugins 'north' and 'south'; "
         "write dataset.NAME.name=north or dataset.NAME.name=south, and dataset.NAME.path"
     )
@@ -159,7 +161,7 @@ def test_two_inactive_readers_are_refused_with_both_and_the_way_out(reader, prob
 
 def test_an_index_that_lists_a_suffix_which_its_plugin_does_not_read_is_that_plugins_fault(install, problem):
     install("idle", READER.replace("NAME", "idle").replace("SUFFIXES", "()"), offers=["dataset/idle", "file/idle"])
-    assert "lists file/idle in its offers index, but does not offer it" in problem(overrides=["dataset=a.idle"])
+    assert "lists file/idle in its offers index, but does not offer it" in problem(overrides=[MODEL, "dataset=a.idle"])
 
 
 def test_a_suffix_of_a_wrong_form_is_refused(reader, problem):
@@ -180,7 +182,7 @@ def test_the_command_line_tells_what_a_plugin_reads(capsys):
 
 def test_a_strangers_file_finds_its_plugin_through_the_index(strangers, planned, folder):
     (folder / "old.ledger").write_text("one|two")
-    plan = planned(overrides=["dataset=old.ledger"])
+    plan = planned(overrides=[MODEL, "dataset=old.ledger"])
     pick = plan.pick("dataset.old")
     assert (pick.name, pick.plugin) == ("ledger", "ledger")
     assert plan.config["dataset"]["old"]["path"] == str(folder / "old.ledger")

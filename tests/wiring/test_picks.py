@@ -74,7 +74,7 @@ def test_values_beside_no_pick_configure_whatever_is_picked_in_a_stronger_layer(
 
 def test_a_users_recipe_takes_what_it_leaves_open_from_the_recipe_of_its_algorithm(planned):
     plan = planned(FULL | {"model": "qwen3_moe:tiny", "algorithm": {"name": "pretrain", "steps": 5}})
-    assert plan.config["optimizer"] == planned().config["optimizer"]
+    assert plan.config["optimizer"] == planned("pretrain", overrides=["model=qwen3_moe:tiny"]).config["optimizer"]
     assert (plan.config["algorithm"]["steps"], plan.config["algorithm"]["compare_xz"]) == (5, False)
 
 
@@ -97,13 +97,13 @@ def test_a_scalar_is_short_for_one_entry_and_replaces_weaker_ones(chosen):
 
 def test_a_scalar_replaces_a_weaker_scalar(chosen, install):
     install.offer("psalms", "dataset")
-    picks = chosen(overrides=["dataset=psalms"])
+    picks = chosen(overrides=["model=qwen3_moe:tiny", "dataset=psalms"])
     assert [key for key in picks if key.startswith("dataset")] == ["dataset.psalms"]
 
 
 def test_an_entry_joins_weaker_ones(chosen, install):
     install.offer("psalms", "dataset")
-    picks = chosen(overrides=["dataset.psalms={}"])
+    picks = chosen("pretrain_demo", overrides=["dataset.psalms={}"])
     assert [key for key in picks if key.startswith("dataset")] == ["dataset.kjv", "dataset.psalms"]
 
 
@@ -114,7 +114,7 @@ def test_null_takes_one_entry_out(chosen):
 
 def test_null_takes_out_the_entry_that_a_scalar_stood_for(chosen, install):
     install.offer("psalms", "dataset")
-    picks = chosen(overrides=["dataset.kjv=null", "dataset.psalms={}"])
+    picks = chosen("pretrain_demo", overrides=["dataset.kjv=null", "dataset.psalms={}"])
     assert [key for key in picks if key.startswith("dataset")] == ["dataset.psalms"]
 
 

@@ -69,9 +69,9 @@ def run(
 ) -> int:
     """Train what a recipe and values ask for.
 
-    RECIPE is the path of a YAML file or the name of a recipe that a plugin ships; without one, the default recipe
-    of the algorithm that is named, pre-training's otherwise. Values are YAML: model=qwen3_moe:tiny,
-    model.num_layers=4, device=cpu, optimizer.learning_rate=1e-3.
+    RECIPE is the path of a YAML file or the name of a recipe that a plugin ships; without one, the recipe of the
+    algorithm that is named, pre-training's otherwise: its demonstration where neither model, init nor dataset is given.
+    Values are YAML: model=qwen3_moe:tiny, model.num_layers=4, device=cpu, optimizer.learning_rate=1e-3.
     """
     if output_plan and not dry_run:
         raise UsageError("--output-plan prints the plan instead of running it", fix="add --dry-run")

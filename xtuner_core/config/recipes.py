@@ -22,6 +22,7 @@ from xtuner_core.config.picks import Layers
 from xtuner_core.errors import ConfigError, ContractError
 from xtuner_core.host import Host
 from xtuner_core.records import SLOTS, AlgorithmProvider
+from xtuner_core.registry import Offer
 
 OWN_SLOTS = ("model", "dataset", "algorithm")
 """Slots that a user's recipe decides by itself; it leaves the others to the algorithm's recipe, slot by slot."""
@@ -77,7 +78,7 @@ def _default(host: Host, named: Sequence[str], layers: Layers, *, alone: bool) -
     name = _algorithm_recipe(host, named, layers, alone=alone)
     if name is None and not alone:
         return []
-    default = _shipped(host, name or next(r.name for _, r in host.recipes().values() if r.default))
+    default = _shipped(host, name or _default_recipe(host))
     return default if alone else [a for a in default if a.path[0] in SLOTS and a.path[0] not in OWN_SLOTS]
 
 
@@ -86,16 +87,32 @@ def _algorithm_recipe(host: Host, named: Sequence[str], layers: Layers, *, alone
     key = (("algorithm",), ("algorithm", "name"))
     written = [a.value for layer in (layers.recipe, layers.command) for a in layer if a.path in key]
     offer = Lookup(host).find("algorithm", written[-1]).offer if written else Naming(named, host).fills("algorithm")
+    if alone and (offer is None or not (_provider(offer).recipe or _provider(offer).demo)):
+        offer = _default_algorithm(host)
     if offer is None:
         return None
-    assert isinstance(offer.provider, AlgorithmProvider)
-    recipe = offer.provider.recipe
+    recipe = _provider(offer).recipe
     if alone and not any(map(_brings, layers.command)):
-        recipe = offer.provider.demo or recipe
+        recipe = _provider(offer).demo or recipe
     if recipe is not None and recipe not in host.recipes():
         message = f"{offer} starts from the recipe {recipe!r}, which its plugin does not ship"
         raise ContractError(message, fix=f"update or uninstall {offer.distribution}", plugin=offer.plugin)
     return recipe
+
+
+def _default_algorithm(host: Host) -> Offer | None:
+    """The algorithm of which the default recipe is the demonstration."""
+    shown = _default_recipe(host)
+    return next((offer for offer in host.registry.of_slot("algorithm") if _provider(offer).demo == shown), None)
+
+
+def _provider(offer: Offer) -> AlgorithmProvider[Any]:
+    assert isinstance(offer.provider, AlgorithmProvider)
+    return offer.provider
+
+
+def _default_recipe(host: Host) -> str:
+    return next(recipe.name for _, recipe in host.recipes().values() if recipe.default)
 
 
 def _brings(written: Assignment) -> bool:

@@ -109,7 +109,7 @@ def test_a_saved_folder_and_one_of_its_files_are_found_by_their_suffix(read, tmp
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
     (file,) = (tmp_path / "saved").glob("*.arrow")
     for written in (tmp_path / "saved", file):
-        plan = compose(overrides=[f"dataset={written}"]).require()
+        plan = compose(overrides=["model=qwen3_moe:tiny", f"dataset={written}"]).require()
         (pick,) = [pick for pick in plan.picks if pick.slot == "dataset"]
         assert pick.name == "hub"
         corpus = HubCorpus(HubConfig(path=plan.config["dataset"][pick.key[8:]]["path"]), cache=tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""Offers the algorithm pretrain and its recipe."""
+"""Offers the algorithm pretrain and its recipes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ PRETRAIN: AlgorithmProvider[Any] = AlgorithmProvider(
     config="xtuner_core.builtin.pretrain.config:PretrainConfig",
     loss="cross_entropy",
     recipe="pretrain",
+    demo="pretrain_demo",
     summary="next-token prediction on packed plain text, evaluated in bits per byte",
 )
-RECIPE = Recipe(
-    name="pretrain",
-    file="xtuner_core.builtin.pretrain:recipes/pretrain.yaml",
-    summary="a small mixture of experts on the King James Bible, for a laptop",
-    default=True,
+RECIPES = (
+    Recipe(
+        name="pretrain",
+        file="xtuner_core.builtin.pretrain:recipes/pretrain.yaml",
+        summary="pre-training goes on, of a model and with text of your own",
+    ),
+    Recipe(
+        name="pretrain_demo",
+        file="xtuner_core.builtin.pretrain:recipes/pretrain_demo.yaml",
+        summary="a small mixture of experts on the King James Bible, for a laptop",
+        default=True,
+    ),
 )
 
 
 @hookimpl
 def xtuner_plugin() -> PluginInfo:
     """Say what this plugin is."""
-    return PluginInfo(contract="1.0", summary="pre-training on plain text", recipes=(RECIPE,))
+    return PluginInfo(contract="1.0", summary="pre-training on plain text", recipes=RECIPES)
 
 
 @hookimpl
