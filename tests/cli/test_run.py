@@ -35,7 +35,9 @@ def test_run_hands_the_composed_plan_and_its_host_to_the_public_api(cli, ran):
     assert {plugin.name for plugin in ran.plan.plugins} == set(ran.host.active)
 
 
-@pytest.mark.parametrize(("reason", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("time_limit_seconds", 75), ("the platform said so", 130)])
+@pytest.mark.parametrize(
+    ("reason", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("time_limit_seconds", 75), ("the platform said so", 130)]
+)
 def test_a_stopped_run_has_the_exit_code_of_what_stopped_it(cli, ran, reason, code):
     ran.status, ran.reason = "stopped", reason
 
