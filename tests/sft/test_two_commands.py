@@ -15,7 +15,7 @@ def test_the_second_command_starts_from_the_weights_of_the_first_under_its_own_r
 
 def test_the_held_out_loss_falls_and_the_answers_are_right(tuned):
     summary = tuned.summary
-    assert summary["held_out"]["loss"] < 0.1 * summary["held_out_at_start"]["loss"]
+    assert summary["held_out"]["loss"] < 0.2 * summary["held_out_at_start"]["loss"]
     samples = summary["samples"]
     assert len(samples) == 3
     for sample in samples:

@@ -27,6 +27,7 @@ def main(cache: str, marks: str, workers: str) -> None:
         data=DataConfig(workers=int(workers)),
         cache=Path(cache),
         report=lambda event, values: say(event),
+        stopping=lambda: None,
     )
     say("opened", open_store(services, Ids())["one"].folder.name)
 
