@@ -97,4 +97,4 @@ def tuning(pretrained: Run, data: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def tuned(run: Callable[..., Run], output: Path, tuning: tuple[str, ...]) -> Run:
     """The second of two commands: a model that answers."""
-    return run(output, *tuning, "algorithm.steps=60")
+    return run(output, *tuning, "algorithm.steps=80")
