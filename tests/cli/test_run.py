@@ -60,7 +60,7 @@ def test_options_of_a_resume_that_would_do_nothing_are_refused(cli, ran, options
 def test_a_dry_run_checks_everything_and_writes_nothing(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    result = cli("run", "--dry-run", *SMALL)
+    result = cli("run", "--dry-run", "device=cpu", *SMALL)
 
     assert result.code == 0, result.err
     assert list(tmp_path.iterdir()) == []

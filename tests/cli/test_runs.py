@@ -18,7 +18,7 @@ def leave(tmp_path):
     def made(name: str, *overrides: str, losses=(3.0, 2.5), status: str | None = "finished") -> Path:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        plan = compose(plugins=["qwen3_moe"], overrides=list(overrides)).require()
+        plan = compose(plugins=["qwen3_moe"], overrides=["device=cpu", *overrides]).require()
         (folder / "plan.json").write_text(plan.to_json())
         lines = [
             {"step": step, "loss": loss, "mfu": None, "metrics.held_out.loss": loss + 1}
