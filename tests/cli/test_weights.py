@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from xtuner_core_kernels.native.library import library
 
 from xtuner_core import Host, compose
 from xtuner_core.contracts.sampling import Sampling
@@ -182,11 +183,11 @@ def test_doctor_shows_versions_devices_and_who_serves_each_operator_and_why(cli,
     result = cli("doctor", str(run))
 
     assert result.code == 0, result.out
-    assert torch.__version__.partition("+")[0] in result.out
+    assert torch.__version__ in result.out
     rows = [line.split() for line in result.out.splitlines()]
     assert ["cpu", "cpu", "1"] in rows
-    assert {row[1] for row in rows if row[:1] == ["attention"]} <= {"native", "cpu"}
-    assert ["attention", "kernels"] in [row[:3:2] for row in rows]
+    fastest = "cpu" if isinstance(library(), str) else "native"
+    assert any(row[:3] == ["attention", fastest, "kernels"] for row in rows)
     assert "reference: lower preference" in result.out
 
 

@@ -103,7 +103,7 @@ def test_no_file_outgrows_three_hundred_lines_and_no_function_forty(shipped):
 
 
 def test_nothing_is_left_for_later(shipped):
-    marks = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError")
+    marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
     assert [source.path for source in shipped if marks.search(source.text)] == []
 
 

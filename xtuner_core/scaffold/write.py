@@ -102,7 +102,7 @@ def _rendered(new: NewPlugin) -> dict[str, str]:
         str(source / "__init__.py"): "common/__init__.py",
         str(source / "plugin.py"): _own(new.slot, "plugin.py"),
         **{str(source / f"{module}.py"): f"{new.slot}/{module}.py" for module in modules},
-        "tests/test_contract.py": f"{new.slot}/test_contract.py",
+        "tests/test_contract.py": f"{new.slot}/suite.py",
     }
     return {file: environment.get_template(f"{name}.jinja").render(new.variables) for file, name in templates.items()}
 

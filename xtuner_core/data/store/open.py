@@ -197,7 +197,7 @@ def _locked(file: Path, report: Report) -> Iterator[bool]:
             lock.acquire()
         except Timeout:
             report("data.waiting", {"for": "another run that tokenises the same data", "lock": str(file)})
-        except NotImplementedError:
+        except RuntimeError:  # filelock raises a kind of it where locks are not to be had
             report("data.no_lock", {"lock": str(file), "reason": "the file system of the cache has no locks"})
             break
     try:
