@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Config = TypeVar("Config")
 
@@ -41,7 +41,7 @@ UNPICKED_SLOTS = {"operator": "implementations of the operators of `kernels`; bo
 SLOTS = {**SINGLE_SLOTS, **MANY_SLOTS, **UNPICKED_SLOTS}
 """Slot to what it is for."""
 
-RESERVED_SLOTS = frozenset({"adapter", "dispatcher", "rollout", "launcher", "judger", "environment"})
+RESERVED_SLOTS = frozenset({"adapter", "rollout", "judger", "environment"})
 """Slots whose contract comes with their first provider; the names are kept for it."""
 
 
@@ -132,12 +132,25 @@ class ModelProvider(Provider[Config]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dimension:
+    """A dimension of a view of the ranks (`xtuner_core.views`)."""
+
+    name: str
+    """`"dense.shard"`, `"expert.parallel"`, a word of the strategy's own below `dense` or `expert`; `"replicate"` is
+    common to both views."""
+    size: str
+    """Field of the strategy's configuration that says how many ranks it has; `"auto"` there leaves it to the core."""
+    work: Literal["documents", "tokens", "same"] = "documents"
+    """What the ranks along it are given: other documents, other tokens of the same ones, or the same tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParallelismProvider(Provider[Config]):
     """A strategy and its place among the others."""
 
     slot: str = "parallelism"
-    dimensions: tuple[str, ...] = ()
-    """Dimensions that it owns, `"dense.shard"`; no two strategies of a run own the same."""
+    dimensions: tuple[Dimension, ...] = ()
+    """Dimensions that it owns; no two strategies of a run own the same."""
     stage: str = "data"
     """One of `STAGES`, or a name of its own placed by `before` and `after`."""
     before: tuple[str, ...] = ()
@@ -161,6 +174,18 @@ class DeviceProvider(Provider[Config]):
     """Whether `device=auto` prefers it to one that is not."""
     precision: str = "bf16"
     """What `precision=auto` means on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LauncherProvider(Provider[Config]):
+    """A way to start the ranks."""
+
+    slot: str = "launcher"
+    world: str
+    """`"package.module:function"` -> how many ranks there are, called with the configuration; imports no torch."""
+    detect: str | None = None
+    """`"package.module:function"` -> whether this process was started by it as a rank; then it is what a run takes that
+    picks no launcher. Imports no torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

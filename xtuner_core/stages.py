@@ -74,7 +74,7 @@ def _shared(strategies: Mapping[str, Offer]) -> list[Problem]:
     owners: dict[str, list[str]] = defaultdict(list)
     for key, offer in strategies.items():
         for dimension in _provider(offer).dimensions:
-            owners[f"own the dimension {dimension}"].append(key)
+            owners[f"own the dimension {dimension.name}"].append(key)
         if _provider(offer).schedule:
             owners["drive the schedule of micro-batches"].append(key)
     return [

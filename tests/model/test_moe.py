@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from xtuner_core_qwen3_moe.config import Qwen3MoeConfig
 
 from xtuner_core.contracts.batch import Document, pack
-from xtuner_core.nn import Dispatched, MoE, Routing, select, set_role
+from xtuner_core.contracts.dispatcher import Dispatched
+from xtuner_core.nn import LocalPlan, MoE, put, select, set_role
 
 SMALL = {"vocab_size": 40, "hidden_size": 24, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8}
 
@@ -19,14 +20,23 @@ SMALL = {"vocab_size": 40, "hidden_size": 24, "num_layers": 2, "num_heads": 4, "
 class RowForEachChoice(nn.Module):
     """Sends a token once for each expert it chose and weighs what comes back, as a dispatcher over ranks does."""
 
-    def dispatch(self, x_TD: Tensor, routing: Routing) -> Dispatched:
-        rows_RD = x_TD.repeat_interleave(routing.experts_TK.shape[1], dim=0)
-        return Dispatched(rows_RD, routing.experts_TK.reshape(-1, 1), None)
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.rounds = rounds
 
-    def combine(self, rows_ND: Tensor, dispatched: Dispatched, routing: Routing) -> Tensor:
-        del dispatched
-        rows_TKD = rows_ND.view(*routing.experts_TK.shape, -1)
-        return (rows_TKD * routing.weights_TK[..., None]).sum(1)
+    def prepare(self, weights_TK: Tensor, experts_TK: Tensor) -> LocalPlan:
+        return LocalPlan(weights_TK, experts_TK, self.rounds)
+
+    def dispatch(self, x_TD: Tensor, plan: LocalPlan, round: int = 0) -> Dispatched:
+        chosen_R1 = plan.experts_TK.reshape(-1, 1)[round :: self.rounds]
+        return Dispatched(
+            x_TD.repeat_interleave(plan.experts_TK.shape[1], dim=0)[round :: self.rounds], chosen_R1, None
+        )
+
+    def combine(self, rows_ND: Tensor, plan: LocalPlan, round: int = 0) -> Tensor:
+        rows_RD = rows_ND.new_zeros(plan.experts_TK.numel(), rows_ND.shape[1])
+        rows_RD[round :: self.rounds] = rows_ND
+        return (rows_RD.view(*plan.experts_TK.shape, -1) * plan.weights_TK[..., None]).sum(1)
 
 
 @pytest.fixture
@@ -41,11 +51,11 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def test_a_dispatcher_put_in_by_role_changes_nothing_but_rounding(model):
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_dispatcher_put_in_by_role_changes_nothing_but_rounding(model, rounds):
     expected = gradients(model)
     for item in select(model, "moe.dispatch"):
-        parent, _, leaf = item.name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, set_role(RowForEachChoice(), item.role))
+        put(model, item.name, set_role(RowForEachChoice(rounds), item.role))
     found = gradients(model)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-13)
@@ -56,8 +66,8 @@ def test_the_phases_in_order_are_the_forward_pass(model):
     assert isinstance(block, MoE)
     x_TD = torch.randn(9, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     routing = block.route(x_TD)
-    dispatched = block.dispatch(x_TD, routing)
-    y_TD = block.combine(block.apply_experts(dispatched), dispatched, routing)
+    plan = block.prepare(routing)
+    y_TD = block.combine(block.apply_experts(block.dispatch(x_TD, plan)), plan)
     whole_TD, auxiliary = block(x_TD)
     assert torch.equal(y_TD, whole_TD)
     assert auxiliary is None

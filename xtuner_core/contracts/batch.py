@@ -5,7 +5,7 @@ T tokens of the pack, D documents (the filler at the tail is not one), n rows of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -84,8 +84,24 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenPart:
+    """Which tokens of a pack a rank holds, where a sequence is spread over ranks."""
+
+    start: int
+    """Of the pack's first token that is here."""
+    total: int
+    """Tokens of the whole pack, filler included."""
+    add: Callable[[Tensor], Tensor]
+    """Sum of a tensor over the ranks that hold the pack's parts, without gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """Documents packed into one sequence of T tokens, the last of which may be filler."""
+    """Documents packed into one sequence of tokens, the last of which may be filler.
+
+    T tokens are here: all of them, or with `part` a rank's share. Boundaries, lengths and filler are those of the
+    whole pack in either case, and so are fields of documents.
+    """
 
     token_ids: Tensor
     """int64 [T]."""
@@ -104,11 +120,24 @@ class PackedBatch:
     """Tokens at the tail that fill up the pack: a document of weight 0, outside all statistics."""
     fields: Mapping[str, Field] = field(default_factory=dict)
     media: tuple[MediaSpan, ...] = ()
+    part: TokenPart | None = None
+    """Where only some of the pack's tokens are here, which; None where all are."""
 
     @property
     def tokens(self) -> int:
-        """Tokens without the filler."""
-        return self.token_ids.shape[0] - self.filler
+        """Tokens that are here, without the filler; they come first."""
+        here = self.token_ids.shape[0]
+        return here - self.filler if self.part is None else min(max(self.total - self.filler - self.start, 0), here)
+
+    @property
+    def start(self) -> int:
+        """Of the first token that is here, in the pack."""
+        return 0 if self.part is None else self.part.start
+
+    @property
+    def total(self) -> int:
+        """Tokens of the whole pack, filler included."""
+        return self.token_ids.shape[0] if self.part is None else self.part.total
 
     @property
     def documents(self) -> int:
@@ -123,6 +152,20 @@ class PackedBatch:
         if name in ("token_ids", "labels", "weights", "positions"):
             return getattr(self, name)  # type: ignore[no-any-return]
         return self.fields[name].tensor
+
+    def document_ids(self) -> Tensor:
+        """Index of the document that each token here is of, the filler's the last: int64 [T], without waiting."""
+        positions = torch.arange(self.start, self.start + self.token_ids.shape[0], device=self.cu_seqlens.device)
+        return torch.searchsorted(self.cu_seqlens.long(), positions, right=True) - 1
+
+    def document_sums(self, values_T: Tensor) -> Tensor:
+        """Add up within each document, filler included: [B], over all ranks that hold tokens of it.
+
+        Where the sequence is spread over ranks there is no gradient: divide a token by its document's sum, and the
+        shares of all ranks add up.
+        """
+        sums_B = values_T.new_zeros(len(self.lengths)).index_add(0, self.document_ids(), values_T)
+        return sums_B if self.part is None else self.part.add(sums_B.detach())
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch with every tensor on `device`; boundaries stay known to the host."""

@@ -60,3 +60,22 @@ class WeightMap:
     entries: tuple[WeightEntry, ...]
     optional: frozenset[str] = frozenset()
     """Keys that a checkpoint may hold beside these and that mean nothing here (a tied head, say)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What this rank holds of a parameter or persistent buffer: a box of it."""
+
+    tensor: Tensor
+    """The box, a plain tensor; where a parameter has a master copy, of that."""
+    shape: tuple[int, ...]
+    """Of the whole."""
+    start: tuple[int, ...]
+    """Where the box begins in each dim."""
+    writes: bool = True
+    """Whether this rank is the first of those that hold the same box: one writes it for all of them."""
+
+    @classmethod
+    def whole(cls, tensor: Tensor) -> Part:
+        """All of a tensor."""
+        return cls(tensor=tensor, shape=tuple(tensor.shape), start=(0,) * tensor.dim())

@@ -57,8 +57,7 @@ def by_name(denominators: Mapping[str, float], losses: Sequence[float]) -> dict[
 def _of_tokens(batch: PackedBatch) -> Tensor:
     """Dataset of each token, -1 in the filler: int64 [T], made without waiting for the device."""
     dataset_B = torch.nn.functional.pad(batch.fields[DATASET].tensor, (0, int(batch.filler > 0)), value=-1)
-    lengths_B = batch.cu_seqlens.diff()[: len(batch.lengths)]
-    return torch.repeat_interleave(dataset_B, lengths_B, output_size=batch.token_ids.shape[0])
+    return dataset_B[batch.document_ids()]
 
 
 def _only(batch: PackedBatch, dataset_T: Tensor, index: int) -> PackedBatch:

@@ -7,10 +7,10 @@ from xtuner_core.nn.balance import Balance, Segments
 from xtuner_core.nn.embedding import TokenEmbedding
 from xtuner_core.nn.head import TokenHead
 from xtuner_core.nn.mlp import MLP
-from xtuner_core.nn.moe import Dispatched, Experts, LocalDispatcher, MoE, MoEAuxiliary, Router, Routing
+from xtuner_core.nn.moe import Experts, LocalDispatcher, LocalPlan, MoE, MoEAuxiliary, Router, Routing
 from xtuner_core.nn.norm import RMSNorm
 from xtuner_core.nn.operators import OperatorModule
-from xtuner_core.nn.roles import iter_roles, parameter_role, select, set_role
+from xtuner_core.nn.roles import iter_roles, parameter_role, put, select, set_role
 from xtuner_core.nn.rope import Frequencies, RotaryConfig, RotaryTable, default_frequencies
 from xtuner_core.nn.rope_scaling import Llama3Frequencies
 from xtuner_core.nn.transformer import CausalLM, DecoderLayer, Pack
@@ -23,11 +23,11 @@ __all__ = [
     "Balance",
     "CausalLM",
     "DecoderLayer",
-    "Dispatched",
     "Experts",
     "Frequencies",
     "Llama3Frequencies",
     "LocalDispatcher",
+    "LocalPlan",
     "MoE",
     "MoEAuxiliary",
     "OperatorModule",
@@ -48,6 +48,7 @@ __all__ = [
     "mlp_entries",
     "norm_entry",
     "parameter_role",
+    "put",
     "select",
     "set_role",
 ]

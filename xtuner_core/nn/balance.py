@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xtuner_core.contracts.batch import PackedBatch
+from xtuner_core.contracts.batch import PackedBatch, TokenPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +36,27 @@ class Segments:
     ids_T: Tensor
     """int64 [T]."""
     lengths_S: Tensor
-    """int64 [S]; 0 where the boundaries were padded."""
+    """int64 [S], of whole segments; 0 where the boundaries were padded."""
     real: int
     """How many segments, from the first, hold real tokens (those after them are filler or padding)."""
     tokens: int
-    """Real tokens; they come first."""
+    """Real tokens that are here; they come first."""
+    part: TokenPart | None = None
+    """Where a pack is spread over ranks, how its counts are added up."""
 
     @classmethod
     def documents(cls, batch: PackedBatch) -> Segments:
         """One segment a document."""
-        bounds = batch.cu_seqlens.long()
-        positions = torch.arange(batch.token_ids.shape[0], device=bounds.device)
-        ids_T = torch.searchsorted(bounds, positions, right=True) - 1
-        return cls(ids_T, bounds.diff(), batch.documents, batch.tokens)
+        lengths_S = batch.cu_seqlens.long().diff()
+        return cls(batch.document_ids(), lengths_S, batch.documents, batch.tokens, batch.part)
 
     @classmethod
     def pack(cls, batch: PackedBatch) -> Segments:
         """One segment for all real tokens."""
-        device = batch.cu_seqlens.device
-        ids_T = (torch.arange(batch.token_ids.shape[0], device=device) >= batch.tokens).long()
-        lengths_S = torch.stack(((ids_T == 0).sum(), (ids_T == 1).sum()))
-        return cls(ids_T, lengths_S, 1, batch.tokens)
+        here, device = batch.token_ids.shape[0], batch.cu_seqlens.device
+        ids_T = (torch.arange(here, device=device) >= batch.tokens).long()
+        lengths_S = torch.tensor([batch.total - batch.filler, batch.filler], device=device)
+        return cls(ids_T, lengths_S, 1, batch.tokens, batch.part)
 
     @classmethod
     def of(cls, batch: PackedBatch, scope: Literal["document", "micro_batch"]) -> Segments:
@@ -65,7 +65,7 @@ class Segments:
 
 
 def count_choices(experts_TK: Tensor, experts: int, segments: Segments) -> Tensor:
-    """How often each real segment chose each expert: float32 [S, E], 0 in the filler.
+    """How often each real segment's tokens here chose each expert: float32 [S, E], 0 in the filler.
 
     Sums of ones below 2 ** 24, hence exact in whatever order a device adds them.
     """
@@ -85,9 +85,10 @@ def load_balancing_loss(probs_TE: Tensor, counts_SE: Tensor, segments: Segments,
     load gives 1 a token. No gradient flows through f, as there.
 
     :param probs_TE: probabilities over all experts, before top-k.
-    :param counts_SE: from `count_choices`.
+    :param counts_SE: from `count_choices`; of a pack that is spread over ranks they are added up here.
     """
     experts = probs_TE.shape[1]
+    counts_SE = counts_SE if segments.part is None else segments.part.add(counts_SE)
     lengths_S1 = segments.lengths_S.clamp(min=1).to(probs_TE.dtype)[:, None]
     shares_SE = counts_SE.to(probs_TE.dtype) / (top_k * lengths_S1)
     return experts * (probs_TE * shares_SE[segments.ids_T]).sum()

@@ -1,4 +1,4 @@
-"""The mixture-of-experts block, dropless, in phases: route, dispatch, experts, combine.
+"""The mixture-of-experts block, dropless, in phases: route, prepare, dispatch, experts, combine.
 
 T tokens, D model width, E experts, K chosen experts, F expert width, N rows that a rank's experts see, J
 experts that such a row meets (K where nothing was sent, 1 where a dispatcher sent one row for each choice).
@@ -7,12 +7,14 @@ experts that such a row meets (K where nothing was sent, 1 where a dispatcher se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
+from xtuner_core.contracts.dispatcher import Dispatched, Plan
 from xtuner_core.contracts.operator import Use
 from xtuner_core.nn.balance import Balance, Segments, count_choices, load_balancing_loss, z_loss
 from xtuner_core.nn.operators import OperatorModule
@@ -28,16 +30,6 @@ class Routing(NamedTuple):
     probs_TE: Tensor
     """In the weights' dtype: probabilities over all experts."""
     logits_TE: Tensor
-
-
-class Dispatched(NamedTuple):
-    """What this rank's experts compute on."""
-
-    rows_ND: Tensor
-    experts_NJ: Tensor
-    """int64: experts of each row, counted within this rank."""
-    weights_NJ: Tensor | None
-    """Applied by the experts; None where `combine` applies them."""
 
 
 class MoEAuxiliary(NamedTuple):
@@ -100,21 +92,34 @@ class Experts(OperatorModule):
         return operator(rows_ND, self.gate_up, self.down, weights_NJ, experts_NJ)  # type: ignore[no-any-return]
 
 
-class LocalDispatcher(nn.Module):
-    """One rank holds every expert: nothing is sent, and the experts gather and weigh their rows themselves.
+class LocalPlan(NamedTuple):
+    """Every expert is here, and gathers and weighs its rows itself."""
 
-    A strategy that spreads experts over ranks replaces it, by role, with one that has these two methods.
+    weights_TK: Tensor
+    experts_TK: Tensor
+    rounds: int = 1
+
+
+class LocalDispatcher(nn.Module):
+    """A `contracts.dispatcher.Dispatcher` for one rank that holds every expert: nothing is sent.
+
+    A strategy that spreads experts over ranks replaces it, by role.
     """
 
     role = "moe.dispatch"
 
-    def dispatch(self, x_TD: Tensor, routing: Routing) -> Dispatched:
-        """Bring each token to its experts."""
-        return Dispatched(x_TD, routing.experts_TK, routing.weights_TK)
+    def prepare(self, weights_TK: Tensor, experts_TK: Tensor) -> LocalPlan:
+        """Keep the choices."""
+        return LocalPlan(weights_TK, experts_TK)
 
-    def combine(self, rows_ND: Tensor, dispatched: Dispatched, routing: Routing) -> Tensor:
+    def dispatch(self, x_TD: Tensor, plan: LocalPlan, round: int = 0) -> Dispatched:
+        """Bring each token to its experts."""
+        del round
+        return Dispatched(x_TD, plan.experts_TK, plan.weights_TK)
+
+    def combine(self, rows_ND: Tensor, plan: LocalPlan, round: int = 0) -> Tensor:
         """Bring the experts' outputs back, [T, D]."""
-        del dispatched, routing
+        del plan, round
         return rows_ND
 
 
@@ -132,24 +137,46 @@ class MoE(nn.Module):
         super().__init__()
         self.balance = balance or Balance()
         self.router = Router(dim, experts, top_k, normalise=normalise)
-        self.dispatcher = LocalDispatcher()
+        self.dispatcher: Any = LocalDispatcher()
         self.experts = Experts(dim, ff, experts, top_k)
 
     def route(self, x_TD: Tensor) -> Routing:
         """Choose experts."""
         return self.router(x_TD)  # type: ignore[no-any-return]
 
-    def dispatch(self, x_TD: Tensor, routing: Routing) -> Dispatched:
+    def prepare(self, routing: Routing) -> Plan:
+        """Find out what goes where."""
+        return self.dispatcher.prepare(routing.weights_TK, routing.experts_TK)  # type: ignore[no-any-return]
+
+    def dispatch(self, x_TD: Tensor, plan: Plan, round: int = 0) -> Dispatched:
         """Bring tokens to experts."""
-        return self.dispatcher.dispatch(x_TD, routing)
+        return self.dispatcher.dispatch(x_TD, plan, round)  # type: ignore[no-any-return]
 
     def apply_experts(self, dispatched: Dispatched) -> Tensor:
         """Compute the experts' outputs, [N, D]."""
         return self.experts(*dispatched)  # type: ignore[no-any-return]
 
-    def combine(self, rows_ND: Tensor, dispatched: Dispatched, routing: Routing) -> Tensor:
+    def combine(self, rows_ND: Tensor, plan: Plan, round: int = 0) -> Tensor:
         """Bring outputs back to tokens, [T, D]."""
-        return self.dispatcher.combine(rows_ND, dispatched, routing)
+        return self.dispatcher.combine(rows_ND, plan, round)  # type: ignore[no-any-return]
+
+    def mix(self, x_TD: Tensor, plan: Plan) -> Tensor:
+        """Compute the sum over each token's experts, [T, D].
+
+        Where there are several rounds, each is computed again in the backward pass instead of kept, so that memory
+        holds one of them at a time.
+        """
+        if plan.rounds == 1:
+            return self._round(x_TD, plan, 0)
+        rounds = [
+            checkpoint(self._round, x_TD, plan, number, use_reentrant=False, preserve_rng_state=False)
+            for number in range(plan.rounds)
+        ]
+        first, *others = rounds
+        return sum(others, start=first)
+
+    def _round(self, x_TD: Tensor, plan: Plan, number: int) -> Tensor:
+        return self.combine(self.apply_experts(self.dispatch(x_TD, plan, number)), plan, number)
 
     def auxiliary(self, routing: Routing, segments: Segments) -> MoEAuxiliary:
         """Losses and load of these choices."""
@@ -166,6 +193,5 @@ class MoE(nn.Module):
     def forward(self, x_TD: Tensor, segments: Segments | None = None) -> tuple[Tensor, MoEAuxiliary | None]:
         """[T, D] to [T, D], with the auxiliary sums over `segments` where they are given."""
         routing = self.route(x_TD)
-        dispatched = self.dispatch(x_TD, routing)
-        y_TD = self.combine(self.apply_experts(dispatched), dispatched, routing)
+        y_TD = self.mix(x_TD, self.prepare(routing))
         return y_TD, None if segments is None else self.auxiliary(routing, segments)

@@ -35,6 +35,12 @@ def set_role(module: M, role: str) -> M:
     return module
 
 
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of that qualified name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
 def iter_roles(model: nn.Module) -> Iterator[RoledModule]:
     """Every module that carries a role, a parent before its children."""
     for name, module, _, layer in _walk(model, "", None, None):

@@ -36,26 +36,19 @@ class DocumentMean:
 
     def denominator(self, batch: PackedBatch) -> Tensor:
         """Documents with a positive sum of weights."""
-        return (_per_document(_weights(batch), batch) > 0).sum().double()
+        return (batch.document_sums(_weights(batch)) > 0).sum().double()
 
     def total(self, scores: TokenScores, batch: PackedBatch) -> Tensor:
         """Sum over documents of their weighted means."""
         weights_T = _weights(batch).to(scores.log_probs_T.dtype)
-        weight_B = _per_document(weights_T, batch)
-        nll_B = _per_document(-scores.log_probs_T * weights_T, batch)
-        return (nll_B / weight_B.masked_fill(weight_B == 0, 1)).sum()
+        weight_B = batch.document_sums(weights_T)
+        shares_T = weights_T / weight_B.masked_fill(weight_B == 0, 1)[batch.document_ids()]
+        return -(scores.log_probs_T * shares_T).sum()
 
 
 def _weights(batch: PackedBatch) -> Tensor:
     """Weights of labelled tokens, 0 elsewhere: float32 [T]."""
     return batch.weights * (batch.labels >= 0)
-
-
-def _per_document(values_T: Tensor, batch: PackedBatch) -> Tensor:
-    """Add up within each document: [B]."""
-    lengths_B = torch.tensor(batch.lengths, device=values_T.device)
-    index_T = torch.repeat_interleave(lengths_B, output_size=values_T.shape[0])
-    return values_T.new_zeros(len(batch.lengths)).index_add(0, index_T, values_T)
 
 
 def build(config: CrossEntropyConfig) -> Loss:
