@@ -27,15 +27,13 @@ class RowForEachChoice(nn.Module):
     def prepare(self, weights_TK: Tensor, experts_TK: Tensor) -> LocalPlan:
         return LocalPlan(weights_TK, experts_TK, self.rounds)
 
-    def dispatch(self, x_TD: Tensor, plan: LocalPlan, round: int = 0) -> Dispatched:
-        chosen_R1 = plan.experts_TK.reshape(-1, 1)[round :: self.rounds]
-        return Dispatched(
-            x_TD.repeat_interleave(plan.experts_TK.shape[1], dim=0)[round :: self.rounds], chosen_R1, None
-        )
+    def dispatch(self, x_TD: Tensor, plan: LocalPlan, turn: int = 0) -> Dispatched:
+        chosen_R1 = plan.experts_TK.reshape(-1, 1)[turn :: self.rounds]
+        return Dispatched(x_TD.repeat_interleave(plan.experts_TK.shape[1], dim=0)[turn :: self.rounds], chosen_R1, None)
 
-    def combine(self, rows_ND: Tensor, plan: LocalPlan, round: int = 0) -> Tensor:
+    def combine(self, rows_ND: Tensor, plan: LocalPlan, turn: int = 0) -> Tensor:
         rows_RD = rows_ND.new_zeros(plan.experts_TK.numel(), rows_ND.shape[1])
-        rows_RD[round :: self.rounds] = rows_ND
+        rows_RD[turn :: self.rounds] = rows_ND
         return (rows_RD.view(*plan.experts_TK.shape, -1) * plan.weights_TK[..., None]).sum(1)
 
 

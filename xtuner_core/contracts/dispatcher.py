@@ -43,10 +43,10 @@ class Dispatcher(Protocol):
     def prepare(self, weights_TK: Tensor, experts_TK: Tensor) -> Plan:
         """Find out how many rows go where. The one phase that may wait for the device, once."""
 
-    def dispatch(self, x_TD: Tensor, plan: Plan, round: int = 0) -> Dispatched:
+    def dispatch(self, x_TD: Tensor, plan: Plan, turn: int = 0) -> Dispatched:
         """Bring a round's tokens to their experts; differentiable in `x_TD` and in the plan's weights."""
 
-    def combine(self, rows_ND: Tensor, plan: Plan, round: int = 0) -> Tensor:
+    def combine(self, rows_ND: Tensor, plan: Plan, turn: int = 0) -> Tensor:
         """Bring the experts' outputs of a round back: its share of [T, D], which sums over rounds."""
 
 

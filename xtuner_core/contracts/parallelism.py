@@ -6,7 +6,6 @@ each parameter a rank keeps and over which ranks a gradient is already summed; t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,10 +75,9 @@ class RankContext:
         return self.device.torch_device
 
 
-class Parallelism(ABC):
-    """Base of strategies; all but `apply` may be left as it is."""
+class Parallelism(Protocol):
+    """A strategy subclasses it; all but `apply` may be left as it is."""
 
-    @abstractmethod
     def apply(self, model: nn.Module, context: RankContext) -> nn.Module:
         """Wrap, shard or replace modules of `model`, which is on the meta device, and return it.
 

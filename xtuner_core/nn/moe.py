@@ -112,14 +112,14 @@ class LocalDispatcher(nn.Module):
         """Keep the choices."""
         return LocalPlan(weights_TK, experts_TK)
 
-    def dispatch(self, x_TD: Tensor, plan: LocalPlan, round: int = 0) -> Dispatched:
+    def dispatch(self, x_TD: Tensor, plan: LocalPlan, turn: int = 0) -> Dispatched:
         """Bring each token to its experts."""
-        del round
+        del turn
         return Dispatched(x_TD, plan.experts_TK, plan.weights_TK)
 
-    def combine(self, rows_ND: Tensor, plan: LocalPlan, round: int = 0) -> Tensor:
+    def combine(self, rows_ND: Tensor, plan: LocalPlan, turn: int = 0) -> Tensor:
         """Bring the experts' outputs back, [T, D]."""
-        del plan, round
+        del plan, turn
         return rows_ND
 
 
@@ -148,17 +148,17 @@ class MoE(nn.Module):
         """Find out what goes where."""
         return self.dispatcher.prepare(routing.weights_TK, routing.experts_TK)  # type: ignore[no-any-return]
 
-    def dispatch(self, x_TD: Tensor, plan: Plan, round: int = 0) -> Dispatched:
+    def dispatch(self, x_TD: Tensor, plan: Plan, turn: int = 0) -> Dispatched:
         """Bring tokens to experts."""
-        return self.dispatcher.dispatch(x_TD, plan, round)  # type: ignore[no-any-return]
+        return self.dispatcher.dispatch(x_TD, plan, turn)  # type: ignore[no-any-return]
 
     def apply_experts(self, dispatched: Dispatched) -> Tensor:
         """Compute the experts' outputs, [N, D]."""
         return self.experts(*dispatched)  # type: ignore[no-any-return]
 
-    def combine(self, rows_ND: Tensor, plan: Plan, round: int = 0) -> Tensor:
+    def combine(self, rows_ND: Tensor, plan: Plan, turn: int = 0) -> Tensor:
         """Bring outputs back to tokens, [T, D]."""
-        return self.dispatcher.combine(rows_ND, plan, round)  # type: ignore[no-any-return]
+        return self.dispatcher.combine(rows_ND, plan, turn)  # type: ignore[no-any-return]
 
     def mix(self, x_TD: Tensor, plan: Plan) -> Tensor:
         """Compute the sum over each token's experts, [T, D].
