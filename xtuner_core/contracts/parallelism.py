@@ -51,6 +51,9 @@ class Layout(Protocol):
         none are left, as `torch.chunk` cuts.
         """
 
+    def held(self, name: str, *axes: str) -> None:
+        """Tell that of the ranks along these axes this one alone has the parameter, whole (a stage of a pipeline)."""
+
     def summed(self, name: str, *axes: str) -> None:
         """Tell that the parameter's gradient is summed over these axes when the backward pass returns."""
 
