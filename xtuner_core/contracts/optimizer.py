@@ -13,6 +13,21 @@ from xtuner_core.contracts.operator import OperatorUser
 from xtuner_core.contracts.weights import Span
 
 
+class Shards(Protocol):
+    """How a parameter is divided among ranks, for an optimizer that looks at whole matrices."""
+
+    shape: tuple[int, ...]
+    """Of the whole parameter."""
+    divided: tuple[int, ...]
+    """Dims along which this rank holds a part only."""
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """The whole of what the ranks hold parts of; a collective of those ranks."""
+
+    def cut(self, whole: Tensor) -> Tensor:
+        """This rank's part of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizedParameter:
     """A parameter as the optimizer sees it."""
@@ -22,7 +37,8 @@ class OptimizedParameter:
     role: str
     layer: int | None
     tensor: Tensor
-    """What is updated: the parameter, or its master copy in the precision's parameter dtype."""
+    """What is updated: the parameter, or its master copy in the precision's parameter dtype; this rank's part of it, a
+    plain tensor, where ranks hold parts."""
     learning_rate_factor: float = 1.0
     """Multiplies the learning rate of the step, as the run's rules for this role and layer say."""
     weight_decay: float | None = None
@@ -31,7 +47,10 @@ class OptimizedParameter:
     """Name of the group whose learning rate the rules set, for display; empty where they set none."""
     matrices: tuple[tuple[Span, Span], ...] = ()
     """Rows and columns, in the last two dims, of matrices that lie fused in this parameter and apart in the
-    checkpoint (queries, keys and values; gate and up); empty where it is one. The dims before are a stack."""
+    checkpoint (queries, keys and values; gate and up); empty where it is one. The dims before are a stack. Counted in
+    the whole parameter."""
+    shards: Shards | None = None
+    """How it is divided among ranks; None where this rank has all of it."""
 
 
 class Optimizer(OperatorUser, Protocol):

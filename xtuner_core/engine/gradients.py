@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from xtuner_core.engine.ranks.layout import local
+
 
 class GradientSum:
     """Sums of gradients in given dtypes.
@@ -44,14 +46,19 @@ class GradientSum:
             parameter.grad = None
 
     def sums(self) -> list[Tensor]:
-        """Give the sums in the order of the parameters; zeros where no gradient came, as on any rank."""
+        """Give the sums in the order of the parameters; zeros where no gradient came, as on any rank.
+
+        Of a parameter that is divided among ranks it is this rank's part, a plain tensor.
+        """
         held = zip(self._parameters, self._dtypes, self._buffers, strict=True)
         return [_one(parameter, dtype, buffer) for parameter, dtype, buffer in held]
 
 
 def _one(parameter: nn.Parameter, dtype: torch.dtype, buffer: Tensor | None) -> Tensor:
     found = parameter.grad if buffer is None else buffer
-    return torch.zeros_like(parameter, dtype=dtype, requires_grad=False) if found is None else found
+    if found is None:
+        return torch.zeros_like(local(parameter), dtype=dtype, requires_grad=False)
+    return local(found)
 
 
 def gradient_norm(grads: Sequence[Tensor]) -> Tensor:

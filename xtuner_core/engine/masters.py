@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xtuner_core.contracts.optimizer import OptimizedParameter
+from xtuner_core.contracts.optimizer import OptimizedParameter, Shards
+from xtuner_core.contracts.parallelism import Ranks
 from xtuner_core.contracts.precision import PrecisionPolicy
 from xtuner_core.engine.gradients import GradientSum
 from xtuner_core.engine.matrices import fused_matrices
+from xtuner_core.engine.ranks.layout import RankLayout, RankShards, local
 from xtuner_core.engine.rules import Treatment
 from xtuner_core.errors import RunError
 from xtuner_core.nn.roles import parameter_role
@@ -57,23 +59,26 @@ def master_weights(
     policy: PrecisionPolicy,
     followers: frozenset[str],
     treatments: Mapping[str, Treatment] | None = None,
+    placed: Placed | None = None,
 ) -> MasterWeights:
     """Set a filled model to its compute dtype, keeping what it was filled with as master copies.
 
     :param followers: what `lift` returned.
     :param treatments: what the run's rules come to (`rules.resolve`); freezing has been done.
+    :param placed: where the strategies put the parameters; None where this rank is alone.
     :raises RunError: no parameter is trainable.
     """
     optimized: list[OptimizedParameter] = []
     copies: list[tuple[nn.Parameter, Tensor]] = []
     sums: list[tuple[nn.Parameter, torch.dtype]] = []
-    describe = _Describer(model, treatments or {})
+    describe = _Describer(model, treatments or {}, placed)
     for name, parameter in model.named_parameters():
         follows = name in followers
-        master = _lower(parameter, policy) if follows else parameter
+        cast = placed is not None and placed.layout.is_cast(name)
+        master = _lower(parameter, policy) if follows and not cast else parameter
         if not parameter.requires_grad:
             continue
-        optimized.append(describe(name, master))
+        optimized.append(describe(name, local(master)))
         sums.append((parameter, policy.reduction if follows else parameter.dtype))
         if master is not parameter:
             copies.append((parameter, master))
@@ -83,13 +88,26 @@ def master_weights(
     return MasterWeights(optimized=tuple(optimized), gradients=gradients, copies=tuple(copies))
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the strategies put a model's parameters."""
+
+    layout: RankLayout
+    ranks: Ranks
+
+    def shards(self, name: str) -> Shards | None:
+        """How a parameter is divided; None where this rank has all of it."""
+        return RankShards(self.layout, self.ranks, name) if self.layout.cuts(name) else None
+
+
 class _Describer:
     """What an optimizer is told of each parameter."""
 
-    def __init__(self, model: nn.Module, treatments: Mapping[str, Treatment]) -> None:
+    def __init__(self, model: nn.Module, treatments: Mapping[str, Treatment], placed: Placed | None) -> None:
         self._roles = parameter_role(model)
-        self._matrices = fused_matrices(model)
+        self._matrices = fused_matrices(model, None if placed is None else placed.layout.whole)
         self._treatments = treatments
+        self._placed = placed
 
     def __call__(self, name: str, tensor: Tensor) -> OptimizedParameter:
         role, layer = self._roles[name]
@@ -103,6 +121,7 @@ class _Describer:
             weight_decay=treatment.weight_decay,
             group=treatment.group,
             matrices=self._matrices.get(name, ()),
+            shards=None if self._placed is None else self._placed.shards(name),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from xtuner_core.contracts.model import Model
 from xtuner_core.contracts.weights import Span, WeightEntry
@@ -16,22 +16,25 @@ from xtuner_core.hf.targets import named_tensors
 Region = tuple[Span, Span]
 
 
-def fused_matrices(model: nn.Module) -> dict[str, tuple[Region, ...]]:
+def fused_matrices(model: nn.Module, whole: Mapping[str, Tensor] | None = None) -> dict[str, tuple[Region, ...]]:
     """Rows and columns of the matrices in each parameter that holds several, by the parameter's first name.
 
     A parameter whose last two dims are divided in the same way all over its stack of matrices is told; one that is
     divided unevenly, or by something that is no matrix, counts as whole.
+
+    :param whole: tensors of the undivided model by name, where ranks hold parts of it; None means the model's own.
     """
     tensors = named_tensors(model)
     first = {id(parameter): name for name, parameter in model.named_parameters()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in (whole or tensors).items()}
     counts: dict[str, Counter[Region | None]] = {}
     for entry in cast("Model", model).weight_map().entries:
         tensor = tensors.get(entry.parameter)
         name = first.get(id(tensor))
         if tensor is not None and name is not None and tensor.dim() >= 2:
-            region, number = _region(entry, tuple(tensor.shape))
+            region, number = _region(entry, shapes[entry.parameter])
             counts.setdefault(name, Counter())[region] += number
-    return {name: found for name, count in counts.items() if (found := _even(count, tensors[name].shape[:-2]))}
+    return {name: found for name, count in counts.items() if (found := _even(count, shapes[name][:-2]))}
 
 
 def _region(entry: WeightEntry, shape: tuple[int, ...]) -> tuple[Region | None, int]:

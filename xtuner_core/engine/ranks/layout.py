@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
+from xtuner_core.contracts.parallelism import Ranks
 from xtuner_core.contracts.weights import Part
 from xtuner_core.hf.targets import named_tensors
 from xtuner_core.views import Views
@@ -154,16 +157,46 @@ def local(tensor: Tensor) -> Tensor:
     return found
 
 
-def gathered(tensor: Tensor, total: int, dim: int, group: object, count: int) -> Tensor:
+def gathered(tensor: Tensor, total: int, dim: int, group: ProcessGroup, count: int) -> Tensor:
     """Put the parts of `count` ranks along `dim` together again; a collective.
 
     :param total: entries of the dim when it is whole.
     """
-    import torch.distributed as dist
-
     each = -(-total // count)
     padded = tensor.new_zeros([*tensor.shape[:dim], each, *tensor.shape[dim + 1 :]])
     padded.narrow(dim, 0, tensor.shape[dim]).copy_(tensor)
     found = [torch.empty_like(padded) for _ in range(count)]
-    dist.all_gather(found, padded, group=group)  # type: ignore[arg-type]
+    dist.all_gather(found, padded, group=group)
     return torch.cat(found, dim).narrow(dim, 0, total)
+
+
+class RankShards:
+    """Implements `contracts.optimizer.Shards` for one parameter."""
+
+    def __init__(self, layout: RankLayout, groups: Ranks, name: str) -> None:
+        self._cuts = layout.cuts(name)
+        self._groups = groups
+        self.shape = tuple(layout.whole[name].shape)
+        self.divided = tuple(sorted({cut.dim for cut in self._cuts}))
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """The whole of what the ranks hold parts of; the last cut is undone first."""
+        totals = self._totals()
+        for cut, total in zip(reversed(self._cuts), reversed(totals), strict=True):
+            mine = gathered(mine, total, cut.dim, self._groups.group(*cut.axes), self._groups.size(*cut.axes))
+        return mine
+
+    def cut(self, whole: Tensor) -> Tensor:
+        """This rank's part of it, a view."""
+        for cut, total in zip(self._cuts, self._totals(), strict=True):
+            begin, length = chunk(total, self._groups.size(*cut.axes), self._groups.coordinate(*cut.axes))
+            whole = whole.narrow(cut.dim, begin, length)
+        return whole
+
+    def _totals(self) -> list[int]:
+        """Entries of each cut's dim before it was cut, on this rank."""
+        size, totals = list(self.shape), []
+        for cut in self._cuts:
+            totals.append(size[cut.dim])
+            _, size[cut.dim] = chunk(size[cut.dim], self._groups.size(*cut.axes), self._groups.coordinate(*cut.axes))
+        return totals

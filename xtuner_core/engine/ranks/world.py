@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
 from torch.distributed import ProcessGroup
 
 from xtuner_core.contracts.device import Device
@@ -18,7 +19,7 @@ from xtuner_core.contracts.launcher import Membership
 from xtuner_core.engine.ranks.messages import pack_message, unpack_message
 
 FOREVER = timedelta(days=365)
-"""What waits for a command waits as long as the rank that leads needs; whether that still lives is watched elsewhere."""
+"""Who waits for a command waits as long as the leading rank needs; whether that still lives is watched elsewhere."""
 
 
 class World:
@@ -88,6 +89,12 @@ class World:
             return []
         return [content] + [unpack_message(each[:size]) for each, size in zip(found[1:], sizes[1:], strict=True)]
 
+    def agree(self, tensor: Tensor) -> Tensor:
+        """The leading rank's tensor, on every rank; all have one of its shape and dtype, on the CPU."""
+        if not self.alone:
+            dist.broadcast(tensor, 0, group=self.control)
+        return tensor
+
     def barrier(self) -> None:
         """Wait for all."""
         if not self.alone:
@@ -152,13 +159,12 @@ def joined(membership: Membership, device: Device, timeout: timedelta) -> Iterat
         dist.destroy_process_group()
 
 
-def _store(membership: Membership, timeout: timedelta) -> dist.Store:
+def _store(membership: Membership, timeout: timedelta) -> Store:
     """Where the ranks of this attempt meet; nothing of an earlier one is in it."""
     kind, _, place = membership.store.partition(":")
     if kind == "file":
-        # One more than ranks: the file is the run's to remove, not the last rank's.
-        return dist.FileStore(str(Path(place)), membership.world_size)
+        return FileStore(str(Path(place)), membership.world_size)
     host, _, port = place.rpartition(":")
     serves = kind == "tcp" and membership.rank == 0
-    store = dist.TCPStore(host, int(port), is_master=serves, timeout=timeout, wait_for_workers=False)
-    return dist.PrefixStore(f"attempt-{membership.attempt}", store)
+    store = TCPStore(host, int(port), is_master=serves, timeout=timeout, wait_for_workers=False)
+    return PrefixStore(f"attempt-{membership.attempt}", store)
