@@ -8,7 +8,7 @@ at once, and so are layers of one layout: for 128 stacked experts that is some h
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -21,28 +21,34 @@ Box = tuple[range, ...]
 Memo = dict[tuple[tuple[int, ...], tuple[Box, ...]], tuple[int, int]]
 
 
-def check_coverage(model: nn.Module, weight_map: WeightMap, *, plugin: str | None = None) -> None:
+def check_coverage(
+    model: nn.Module, weight_map: WeightMap, *, plugin: str | None = None, whole: Mapping[str, Tensor] | None = None
+) -> None:
     """Refuse a weight map that leaves a part of the model out, names one twice, or names what is not there.
 
     Tied parameters count once, whichever of their names the map uses.
 
     :param plugin: whose map it is, for the message.
+    :param whole: tensors with the shapes of the undivided model, on the meta device, where the model's own are parts.
     :raises ContractError: with every parameter and key concerned.
     """
-    tensors = named_tensors(model)
+    own = named_tensors(model)
+    tensors = own if whole is None else whole
+    # Which tensors are tied the model tells, their shapes the wholes.
+    tied = {name: id(own.get(name, tensor)) for name, tensor in tensors.items()}
     problems = _repeated(weight_map)
     boxes: dict[int, list[Box]] = defaultdict(list)
     for entry in weight_map.entries:
         try:
             tensor = tensors[entry.parameter]
-            boxes[id(tensor)].append(_box(entry, tensor))
+            boxes[tied[entry.parameter]].append(_box(entry, tensor))
         except KeyError:
             problems.append(f"{entry.hf_name} lies in {entry.parameter}, which the model does not have")
         except ValueError as error:
             problems.append(f"{entry.hf_name} does not fit {entry.parameter}: {error}")
     if not problems:
         memo: Memo = {}
-        gaps = [_gap(name, tensor, boxes[id(tensor)], memo) for name, tensor in _once(tensors).items()]
+        gaps = [_gap(name, tensors[name], boxes[tied[name]], memo) for name in _once(tied)]
         problems = [gap for gap in gaps if gap]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
@@ -62,11 +68,11 @@ def _repeated(weight_map: WeightMap) -> list[str]:
     ]
 
 
-def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _once(tied: Mapping[str, int]) -> list[str]:
     seen: dict[int, str] = {}
-    for name, tensor in tensors.items():
-        seen.setdefault(id(tensor), name)
-    return {name: tensors[name] for name in seen.values()}
+    for name, tensor in tied.items():
+        seen.setdefault(tensor, name)
+    return list(seen.values())
 
 
 def _box(entry: WeightEntry, tensor: Tensor) -> Box:

@@ -7,29 +7,44 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xtuner_core.contracts.weights import Init, WeightMap
-from xtuner_core.hf.targets import named_tensors, region
+from xtuner_core.contracts.weights import Init, Part, WeightMap
+from xtuner_core.hf.boxes import parts_of, piece_of, wholes_of
+from xtuner_core.hf.targets import region
 
 
-def initialise(model: nn.Module, weight_map: WeightMap, seed: int) -> None:
+def initialise(
+    model: nn.Module,
+    weight_map: WeightMap,
+    seed: int,
+    *,
+    parts: Mapping[str, Part] | None = None,
+    whole: Mapping[str, Tensor] | None = None,
+) -> None:
     """Fill every tensor of the map, in place; tied parameters have one entry and are drawn once.
 
-    Host memory peaks at one tensor in float32.
+    A rank draws each tensor whole of which it holds something. Host memory peaks at one tensor in float32.
 
     :param model: materialised; parameters on any device, of any floating dtype.
+    :param parts: what is filled, by the name in the model; None means the model's own parameters and buffers, whole.
+    :param whole: tensors with the shapes of the undivided model, on the meta device; None takes those that `parts`
+        tell, which suffices where a rank holds something of every parameter.
     :raises ContractError: the weight map does not fit the model.
     """
-    tensors = named_tensors(model)
+    parts = parts_of(model) if parts is None else parts
+    whole = wholes_of(parts) if whole is None else whole
     with torch.no_grad():
         for entry in weight_map.entries:
-            target = region(entry, tensors)
-            assert not target.is_meta, f"{entry.parameter} has no memory yet"
-            target.copy_(initial_tensor(entry.hf_name, tuple(target.shape), entry.init, seed))
+            shape = tuple(region(entry, whole).shape)
+            piece = piece_of(entry, parts[entry.parameter]) if entry.parameter in parts else None
+            if piece is not None:
+                assert not piece.tensor.is_meta, f"{entry.parameter} has no memory yet"
+                piece.tensor.copy_(initial_tensor(entry.hf_name, shape, entry.init, seed)[piece.index])
 
 
 def initial_tensor(hf_name: str, shape: tuple[int, ...], init: Init, seed: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xtuner_core.contracts.algorithm import Algorithm
 from xtuner_core.contracts.tokenizer import Tokenizer
+from xtuner_core.contracts.weights import Part
 from xtuner_core.engine.checkpoint.manifest import Score
 from xtuner_core.engine.checkpoint.random_states import random_states, set_random_states
 from xtuner_core.engine.checkpoint.saved import Saved
@@ -95,7 +96,7 @@ def load_weights(engine: Engine, model_folder: Path) -> None:
     :param model_folder: the checkpoint's `model`.
     """
     model: Any = engine.model
-    read_weights(model, model.weight_map(), model_folder, targets=optimized_tensors(engine))
+    read_weights(model, model.weight_map(), model_folder, parts={n: Part.whole(t) for n, t in optimized_tensors(engine).items()})
     engine.masters.publish()
 
 
