@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xtuner_core.testing.build import build_model, model_config
     from xtuner_core.testing.dataset import DatasetContract
     from xtuner_core.testing.device import DeviceContract
+    from xtuner_core.testing.dispatcher import DispatcherContract
     from xtuner_core.testing.documents import PACKINGS, random_documents
     from xtuner_core.testing.fake_engine import FakeEngine
     from xtuner_core.testing.fakes import fake_plugin
@@ -43,6 +44,7 @@ _HOMES = {
     "AlgorithmContract": "algorithm",
     "DatasetContract": "dataset",
     "DeviceContract": "device",
+    "DispatcherContract": "dispatcher",
     "FakeEngine": "fake_engine",
     "LossContract": "loss",
     "ModelContract": "model",
@@ -86,6 +88,7 @@ __all__ = [
     "AlgorithmContract",
     "DatasetContract",
     "DeviceContract",
+    "DispatcherContract",
     "FakeEngine",
     "LossContract",
     "ModelContract",

@@ -75,16 +75,16 @@ def _file(folder: Path, rank: int, kind: str) -> Path:
 def serve(folder: str, rank: int, count: int, target: str) -> None:
     """Be one rank: join the group, call the function, leave its answer in the folder."""
     import torch
-    from torch import distributed
+    import torch.distributed as dist
+    from torch._C._distributed_c10d import FileStore
 
     torch.set_num_threads(1)
-    store = distributed.FileStore(str(Path(folder) / STORE), count)
-    limit = timedelta(seconds=60)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=limit)
+    store = FileStore(str(Path(folder) / STORE), count)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=timedelta(seconds=60))
     answer = _load(target)(json.loads((Path(folder) / PAYLOAD).read_text()))
     _file(Path(folder), rank, "json").write_text(json.dumps(answer))
-    distributed.barrier()
-    distributed.destroy_process_group()
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def _load(target: str) -> Callable[[Any], Any]:

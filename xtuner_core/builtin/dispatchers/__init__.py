@@ -1,0 +1,1 @@
+"""Dispatchers all_to_all and naive."""
