@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from xtuner_core import Host, compose
 from xtuner_core.contracts.batch import Document, pack
-from xtuner_core.engine.build import wire
+from xtuner_core.engine.build import Watch, wire
 from xtuner_core.engine.engine import Engine
 from xtuner_core.engine.inputs import is_deterministic, opened_device
 from xtuner_core.engine.process import determinism
@@ -134,7 +134,7 @@ def ours(checkpoint: Path, ids_BL: Tensor, folder: Path) -> Iterator[Ours]:
     composition = compose(recipe, host=Host(objects={"tiny": tiny}))
     parts = Parts(composition.require(), composition.host)
     with opened_device(parts) as (device, _):
-        engine = wire(parts, device, folder, report=lambda event, values: None, stopping=lambda: None).engine
+        engine = wire(parts, device, folder, lambda event, values: None, Watch(stopping=lambda: None)).engine
         yield Ours(engine, ids_BL, deterministic=is_deterministic(parts, device))
 
 

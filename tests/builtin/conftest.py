@@ -35,6 +35,9 @@ class UniformEngine:
         self.scored.append(batch)
         return TokenScores(log_probs_T=torch.full(batch.labels.shape, -log(self.size)) * (batch.labels >= 0))
 
+    def score_all(self, batches):
+        return map(self.score, batches)
+
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
         self.prompts += [list(prompt) for prompt in prompts]
         ids = tuple(load_tokenizer(TOKENIZER).encode("and so on"))

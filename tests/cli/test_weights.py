@@ -17,6 +17,7 @@ from xtuner_core import Host, compose
 from xtuner_core.contracts.sampling import Sampling
 from xtuner_core.engine.build import draw, fill
 from xtuner_core.engine.inputs import choose_tokenizer, open_corpora, opened_device
+from xtuner_core.engine.ranks.groups import alone
 from xtuner_core.hf.write import export
 from xtuner_core.parts import Parts
 
@@ -30,10 +31,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     host = Host()
     parts = Parts(compose(overrides=SMALL, host=host).require(), host)
     with opened_device(parts) as (device, _):
-        model = draw(parts, device).model
-        fill(parts, model, device)
+        drawn = draw(parts, device, alone(device.torch_device.type))
+        fill(parts, drawn, device)
         tokenizer = choose_tokenizer(parts, open_corpora(parts))
-        export(model, folder / "export", tokenizer=tokenizer, shard_bytes=60_000)
+        export(drawn.model, folder / "export", tokenizer=tokenizer, shard_bytes=60_000)
     (folder / "plan.json").write_text(parts.plan.to_json())
     (folder / "summary.json").write_text('{"status": "finished"}')
     return folder

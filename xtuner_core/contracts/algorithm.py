@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,9 @@ class Engine(Protocol):
 
     def score(self, batch: PackedBatch) -> TokenScores:
         """Log-probabilities of a batch's labels without gradient."""
+
+    def score_all(self, batches: Iterable[PackedBatch]) -> Iterator[TokenScores]:
+        """Score one batch after the other, in their order; spread over the ranks where there are several."""
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
         """Continue prompts with the model as it stands."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -83,6 +83,30 @@ class MemoryRecorder(Protocol):
 
     def record_memory(self, file: Path) -> AbstractContextManager[None]:
         """Record every allocation in the block, and write it to `file` in the form that the device's tools read."""
+
+
+class HostCopy(Protocol):
+    """A tensor that was copied from the device to host memory."""
+
+    def start(self) -> None:
+        """Begin to bring it back, beside the device's other work; once begun, nothing."""
+
+    def tensor(self) -> torch.Tensor:
+        """The tensor on the device, with its shape, strides and bits: work queued from now on finds it there.
+
+        The device's memory for it goes with the last reference to what is returned.
+        """
+
+
+@runtime_checkable
+class Offloading(Protocol):
+    """What a device with the capability `memory.offload` can do beside the rest."""
+
+    def to_host(self, tensor: torch.Tensor) -> HostCopy:
+        """Copy a tensor to host memory after all work queued so far, and beside what follows.
+
+        The tensor may be dropped at once; it must not be overwritten.
+        """
 
 
 class DeviceFactory(Protocol):

@@ -101,8 +101,11 @@ class Parallelism(Protocol):
 class Schedule(Protocol):
     """What a strategy of which the record says `schedule=True` has beside the rest."""
 
-    def differentiate(self, objective: Any, batches: Any, totals: Any) -> Any:
-        """Run forward and backward of all micro-batches of a step; see `engine.schedule.PlainSchedule`."""
+    def run(self, work: Any) -> None:
+        """Run forward and backward of all micro-batches of a step.
+
+        :param work: an `engine.schedule.StepPass`: its micro-batches, the objective, where the sums go.
+        """
 
 
 class ParallelismFactory(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, tee
 from math import exp, log
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xtuner_core.contracts.algorithm import Engine
 from xtuner_core.contracts.batch import DATASET, Document, PackedBatch, pack
+from xtuner_core.contracts.loss import TokenScores
 from xtuner_core.data.held_out import HeldOut
 from xtuner_core.data.packing import best_fit
 
@@ -31,8 +32,9 @@ def evaluate(engine: Engine, held_out: HeldOut, *, capacity: int, limit: int, ov
         each document is a target, so that the bits are the length of a complete code.
     """
     sums_2N = torch.zeros(2, len(held_out.parts), dtype=torch.float64)
-    for batch in _packs(held_out.windows(limit, overlap), capacity):
-        sums_2N += _sums(engine, batch, len(held_out.parts))
+    asked, scored_too = tee(_packs(held_out.windows(limit, overlap), capacity))
+    for scores, batch in zip(engine.score_all(asked), scored_too, strict=True):
+        sums_2N += _sums(scores, batch, len(held_out.parts))
     scored = [(part, nll, weight) for part, (nll, weight) in zip(held_out.parts, sums_2N.T.tolist(), strict=True)]
     loss = sum(nll for _, nll, _ in scored) / (sum(weight for _, _, weight in scored) or 1.0)
     by_dataset = {f"loss.{part.name}": nll / weight for part, nll, weight in scored if weight}
@@ -50,9 +52,9 @@ def _packs(documents: Iterable[Document], capacity: int) -> Iterator[PackedBatch
             yield pack([together[index] for index in members])
 
 
-def _sums(engine: Engine, batch: PackedBatch, datasets: int) -> Tensor:
+def _sums(scores: TokenScores, batch: PackedBatch, datasets: int) -> Tensor:
     """Weighted negative log-likelihood and weights of a pack by dataset: float64 [2, N] on the CPU."""
-    nll_T = -engine.score(batch).log_probs_T.double().cpu()
+    nll_T = -scores.log_probs_T.double().cpu()
     weights_T = batch.weights.double() * (batch.labels >= 0)
     # A score without weight may be anything; a product with 0 would make a NaN of an infinite one.
     weighted_T = torch.where(weights_T > 0, nll_T * weights_T, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,21 +15,26 @@ from xtuner_core.contracts.device import Device
 from xtuner_core.contracts.loss import Loss
 from xtuner_core.contracts.model import Model
 from xtuner_core.contracts.optimizer import Optimizer
-from xtuner_core.contracts.parallelism import Parallelism, RankContext
+from xtuner_core.contracts.parallelism import Parallelism, RankContext, Ranks
 from xtuner_core.contracts.precision import Precision, PrecisionPolicy
 from xtuner_core.contracts.tokenizer import Tokenizer
-from xtuner_core.engine.engine import Engine
+from xtuner_core.engine.engine import Engine, nowhere
 from xtuner_core.engine.inputs import cache_folder, check_vocabulary, choose_tokenizer, is_deterministic, open_corpora
-from xtuner_core.engine.masters import MasterWeights, lift, master_weights
+from xtuner_core.engine.masters import MasterWeights, Placed, lift, master_weights
 from xtuner_core.engine.operators import OperatorBinder, OperatorRow
 from xtuner_core.engine.process import default_dtype
+from xtuner_core.engine.ranks.crew import Crew, lone_crew
+from xtuner_core.engine.ranks.groups import alone
+from xtuner_core.engine.ranks.layout import RankLayout
 from xtuner_core.engine.rules import Treatment, freeze, resolve
+from xtuner_core.engine.schedule import PlainSchedule, Schedule
 from xtuner_core.hf.coverage import check_coverage
 from xtuner_core.hf.initialise import initialise
 from xtuner_core.hf.materialise import materialise
 from xtuner_core.hf.read import read_weights
 from xtuner_core.parts import Parts
 from xtuner_core.records import STAGES, ParallelismProvider
+from xtuner_core.registry import Offer
 from xtuner_core.stages import stage_order
 
 _FROM_PRECISION = STAGES[STAGES.index("precision") :]
@@ -52,29 +57,48 @@ class Blueprint:
     policy: PrecisionPolicy
     followers: frozenset[str]
     """Parameters that follow the policy (`engine.masters.lift`)."""
+    strategies: tuple[Parallelism, ...]
+    """In the order in which they were applied."""
+    passes: Schedule
+    """Runs forward and backward of a step."""
+    layout: RankLayout
+    """What this rank holds of each parameter."""
     treatments: Mapping[str, Treatment]
     """What the run's rules come to; what they freeze is frozen."""
     loss: Loss
     binder: OperatorBinder
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What a rank is asked, and what it tells, while it works."""
+
+    stopping: Stopping
+    """Why it is asked to stop, or None while it is not."""
+    at: Callable[[str], None] = nowhere
+    """Is told what the rank is about to do."""
+
+
 def wire(
-    parts: Parts, device: Device, folder: Path, report: Report, stopping: Stopping, weights: Path | None = None
+    parts: Parts,
+    device: Device,
+    folder: Path,
+    report: Report,
+    watch: Watch,
+    weights: Path | None = None,
+    crew: Crew | None = None,
 ) -> Wired:
-    """Build everything that a run needs.
+    """Build everything that a run needs, on the rank that leads.
 
     :param folder: the run's.
     :param report: writes a warning to the run's log.
-    :param stopping: says whether a stop is asked for.
     :param weights: Hugging Face folder that comes before what the plan starts from: a checkpoint's.
+    :param crew: the ranks; None means that this one is alone.
     :raises XTunerCoreError: a text, a checkpoint or a combination that cannot be used.
     """
     corpora = open_corpora(parts)
     tokenizer = choose_tokenizer(parts, corpora)
-    drawn = draw(parts, device)
-    check_vocabulary(drawn.model, tokenizer)
-    fill(parts, drawn.model, device, weights)
-    engine = _engine(parts, drawn, device, tuple(corpora))
+    engine = build_engine(parts, device, watch, weights, crew, tokenizer)
     services = Services(
         engine=engine,
         tokenizer=tokenizer,
@@ -84,7 +108,7 @@ def wire(
         data=parts.core.data,
         cache=cache_folder(parts),
         report=report,
-        stopping=stopping,
+        stopping=watch.stopping,
     )
     algorithm: Algorithm = parts.make("algorithm", services)
     # Whether the schedule fits into the run is known only now; asking it is what makes it refuse.
@@ -93,74 +117,24 @@ def wire(
     return Wired(engine=engine, algorithm=algorithm, tokenizer=tokenizer)
 
 
-def operator_rows(parts: Parts, device: Device) -> tuple[OperatorRow, ...]:
-    """Bind a run's operators on the meta device, for display: no weight is read or allocated."""
-    drawn = draw(parts, device)
-    _optimizer(parts, drawn, _masters(drawn))
-    return drawn.binder.rows
+def build_engine(
+    parts: Parts,
+    device: Device,
+    watch: Watch,
+    weights: Path | None = None,
+    crew: Crew | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Engine:
+    """Build the engine of one rank, with weights; every rank builds its own.
 
-
-def draw(parts: Parts, device: Device) -> Blueprint:
-    """Build the model on the meta device, apply precision and strategies by stage, and bind its operators.
-
-    :raises ComposeError: a use has no implementation, or a rule of `parameters` cannot be kept.
+    :param tokenizer: where the rank has one, the model's vocabulary is compared with it.
     """
-    precision: Precision = parts.make("precision")
-    policy = precision.policy
-    context = RankContext(rank=0, world_size=1, torch_device=device.torch_device, policy=policy)
-    with torch.device("meta"), default_dtype(policy.compute):
-        model: nn.Module = parts.make("model")
-        followers: frozenset[str] = frozenset()
-        for strategy in _in_stages(parts):
-            if strategy is None:
-                model = precision.prepare(model)
-                followers = lift(model, policy)
-            else:
-                model = strategy.apply(model, context)
-    treatments = resolve(parts.core.parameters, model)
-    freeze(model, treatments)
-    loss: Loss = parts.make("loss")
-    binder = OperatorBinder(
-        [(offer.plugin, implementation) for offer, implementation in parts.operators()],
-        device=device.torch_device.type,
-        pins=parts.plan.config.get("operator"),
-        deterministic=is_deterministic(parts, device),
-    )
-    binder.bind([*model.modules(), loss], dtype=policy.compute)
-    return Blueprint(model=model, policy=policy, followers=followers, treatments=treatments, loss=loss, binder=binder)
-
-
-def _in_stages(parts: Parts) -> Iterator[Parallelism | None]:
-    """Give the strategies in the order in which they are applied; None where the precision's turn comes."""
-    offers = {pick.key: parts.offer(pick.key) for pick in parts.plan.picked("parallelism")}
-    ordered = stage_order(offers)
-    stages = [cast("ParallelismProvider[Any]", offers[key].provider).stage for key in ordered]
-    late = [stage in _FROM_PRECISION for stage in stages]
-    turn = late.index(True) if True in late else len(ordered)
-    yield from (parts.make(key) for key in ordered[:turn])
-    yield None
-    yield from (parts.make(key) for key in ordered[turn:])
-
-
-def fill(parts: Parts, model: nn.Module, device: Device, weights: Path | None = None) -> None:
-    """Give the model memory, and weights: those given here, else `init`'s, the model's path's, the seed's.
-
-    :param weights: Hugging Face folder.
-    """
-    weight_map = cast("Model", model).weight_map()
-    pick = parts.plan.pick("model")
-    assert pick is not None
-    check_coverage(model, weight_map, plugin=pick.plugin)
-    materialise(model, device.torch_device)
-    source = weights or parts.core.init or pick.source
-    if source:
-        read_weights(model, weight_map, Path(source))
-    else:
-        initialise(model, weight_map, parts.core.seed)
-
-
-def _engine(parts: Parts, drawn: Blueprint, device: Device, datasets: tuple[str, ...]) -> Engine:
-    masters = _masters(drawn)
+    crew = lone_crew(device.torch_device.type) if crew is None else crew
+    drawn = draw(parts, device, crew.ranks)
+    if tokenizer is not None:
+        check_vocabulary(drawn.layout.whole, drawn.model, tokenizer)
+    fill(parts, drawn, device, weights)
+    masters = _masters(drawn, crew.ranks)
     return Engine(
         model=drawn.model,
         device=device,
@@ -171,12 +145,113 @@ def _engine(parts: Parts, drawn: Blueprint, device: Device, datasets: tuple[str,
         masters=masters,
         settings=parts.core.engine,
         operators=drawn.binder.rows,
-        datasets=datasets,
+        datasets=tuple(pick.key.rpartition(".")[2] for pick in parts.plan.picked("dataset")),
+        crew=crew,
+        layout=drawn.layout,
+        strategies=drawn.strategies,
+        passes=drawn.passes,
+        asked_to_stop=lambda: watch.stopping() is not None,
+        at=watch.at,
     )
 
 
-def _masters(drawn: Blueprint) -> MasterWeights:
-    return master_weights(drawn.model, drawn.policy, drawn.followers, drawn.treatments)
+def operator_rows(parts: Parts, device: Device) -> tuple[OperatorRow, ...]:
+    """Bind a run's operators on the meta device, for display: no weight is read or allocated."""
+    ranks = alone(device.torch_device.type)
+    drawn = draw(parts, device, ranks)
+    _optimizer(parts, drawn, _masters(drawn, ranks))
+    return drawn.binder.rows
+
+
+def draw(parts: Parts, device: Device, ranks: Ranks) -> Blueprint:
+    """Build the model on the meta device, apply precision and strategies by stage, and bind its operators.
+
+    :raises ComposeError: a use has no implementation, or a rule of `parameters` cannot be kept.
+    """
+    precision: Precision = parts.make("precision")
+    policy = precision.policy
+    layout = RankLayout(ranks.views, ranks.rank)
+    followers: frozenset[str] = frozenset()
+    strategies: list[Parallelism] = []
+    passes: Schedule = PlainSchedule()
+    treatments: Mapping[str, Treatment] = {}
+    with torch.device("meta"), default_dtype(policy.compute):
+        model: nn.Module = parts.make("model")
+        for key in _in_stages(parts):
+            if key is None:
+                model = precision.prepare(model)
+                followers = lift(model, policy)
+                layout.begin(model)
+                treatments = resolve(parts.core.parameters, model)
+                freeze(model, treatments)
+            else:
+                strategy: Parallelism = parts.make(key)
+                strategies.append(strategy)
+                if cast("ParallelismProvider[Any]", parts.offer(key).provider).schedule:
+                    passes = cast("Schedule", strategy)
+                context = RankContext(ranks=ranks, layout=layout, device=device, policy=policy, followers=followers)
+                model = strategy.apply(model, context)
+    loss: Loss = parts.make("loss")
+    binder = OperatorBinder(
+        [(offer.plugin, implementation) for offer, implementation in parts.operators()],
+        device=device.torch_device.type,
+        pins=parts.plan.config.get("operator"),
+        deterministic=is_deterministic(parts, device),
+    )
+    binder.bind([*model.modules(), loss], dtype=policy.compute)
+    return Blueprint(
+        model=model,
+        policy=policy,
+        followers=followers,
+        strategies=tuple(strategies),
+        passes=passes,
+        layout=layout,
+        treatments=treatments,
+        loss=loss,
+        binder=binder,
+    )
+
+
+def strategies_of(parts: Parts) -> dict[str, Offer]:
+    """The plan's parallelism offers by their keys."""
+    return {pick.key: parts.offer(pick.key) for pick in parts.plan.picked("parallelism")}
+
+
+def _in_stages(parts: Parts) -> Iterator[str | None]:
+    """Keys of the strategies in the order in which they are applied; None where the precision's turn comes."""
+    offers = strategies_of(parts)
+    ordered = stage_order(offers)
+    stages = [cast("ParallelismProvider[Any]", offers[key].provider).stage for key in ordered]
+    late = [stage in _FROM_PRECISION for stage in stages]
+    turn = late.index(True) if True in late else len(ordered)
+    yield from ordered[:turn]
+    yield None
+    yield from ordered[turn:]
+
+
+def fill(parts: Parts, drawn: Blueprint, device: Device, weights: Path | None = None) -> None:
+    """Give the model memory, and weights: those given here, else `init`'s, the model's path's, the seed's.
+
+    :param weights: Hugging Face folder.
+    """
+    model = drawn.model
+    weight_map = cast("Model", model).weight_map()
+    pick = parts.plan.pick("model")
+    assert pick is not None
+    check_coverage(model, weight_map, plugin=pick.plugin)
+    materialise(model, device.torch_device)
+    for strategy in drawn.strategies:
+        strategy.filled(model)
+    source = weights or parts.core.init or pick.source
+    if source:
+        read_weights(model, weight_map, Path(source))
+    else:
+        initialise(model, weight_map, parts.core.seed)
+
+
+def _masters(drawn: Blueprint, ranks: Ranks) -> MasterWeights:
+    placed = Placed(drawn.layout, ranks)
+    return master_weights(drawn.model, drawn.policy, drawn.followers, drawn.treatments, placed)
 
 
 def _optimizer(parts: Parts, drawn: Blueprint, masters: MasterWeights) -> Optimizer:

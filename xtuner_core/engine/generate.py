@@ -5,7 +5,7 @@ B live sequences, T new tokens of all of them, V vocabulary, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -22,8 +22,17 @@ from xtuner_core.engine.draw import distribution, draw, uniform
 from xtuner_core.errors import UsageError
 
 
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def generate(
-    model: nn.Module, prompts: Sequence[Sequence[int]], sampling: Sampling, *, device: torch.device | str
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    device: torch.device | str,
+    agree: Callable[[Tensor], Tensor] = _itself,
 ) -> list[Sample]:
     """Continue every prompt until a stop token or `max_tokens`.
 
@@ -32,6 +41,8 @@ def generate(
     alone; logits differ with the batch by rounding only.
 
     :param model: of the contract, on `device`; its training flags are restored at the end.
+    :param agree: gives what is drawn on the rank that leads, where several generate the same: their logits may differ
+        by rounding, and they must leave the loop together.
     :returns: one sample a prompt, in their order. At temperature 0 log-probabilities are 0: draws are sure.
     :raises UsageError: a prompt holds no tokens.
     """
@@ -41,7 +52,7 @@ def generate(
     live = list(sequences)
     with _evaluating(model), torch.no_grad():
         while live:
-            _extend(live, _next_logits(model, live, cache, device), sampling)
+            _extend(live, agree(_next_logits(model, live, cache, device)), sampling)
             rows = [row for row, sequence in enumerate(live) if not sequence.stop]
             if len(rows) < len(live):
                 cache.keep(rows)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from xtuner_core.capabilities import negotiate
 from xtuner_core.contracts.dataset import Corpus
@@ -78,13 +78,14 @@ def choose_tokenizer(parts: Parts, corpora: Mapping[str, Corpus]) -> Tokenizer:
     return load_tokenizer(folders[0])
 
 
-def check_vocabulary(model: nn.Module, tokenizer: Tokenizer) -> None:
+def check_vocabulary(whole: Mapping[str, Tensor], model: nn.Module, tokenizer: Tokenizer) -> None:
     """Refuse a model whose embedding has fewer rows than the tokenizer has ids.
 
+    :param whole: tensors of the undivided model by name.
     :raises DataError: says both.
     """
     roles = parameter_role(model)
-    rows = [p.shape[0] for name, p in model.named_parameters() if matches(roles[name][0], "embed")]
+    rows = [whole[name].shape[0] for name, (role, _) in roles.items() if matches(role, "embed")]
     if rows and max(rows) < tokenizer.size:
         message = f"the model embeds {max(rows)} ids, the tokenizer in {tokenizer.folder} has {tokenizer.size}"
         fix = f"give the model a vocabulary of {tokenizer.size} (model.vocab_size), or set tokenizer=DIR"

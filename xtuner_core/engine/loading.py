@@ -18,6 +18,7 @@ from xtuner_core.engine.build import Blueprint, draw, fill
 from xtuner_core.engine.checkpoint.weights import weights_folder
 from xtuner_core.engine.generate import generate
 from xtuner_core.engine.inputs import check_vocabulary, choose_tokenizer, opened_device
+from xtuner_core.engine.ranks.groups import alone
 from xtuner_core.host import Host
 from xtuner_core.parts import Parts
 
@@ -61,10 +62,10 @@ def load_model(
     parts = Parts(composition.require(), composition.host)
     with opened_device(parts) as (device, _):
         tokenizer = choose_tokenizer(parts, {})
-        drawn = draw(parts, device)
-        check_vocabulary(drawn.model, tokenizer)
+        drawn = draw(parts, device, alone(device.torch_device.type))
+        check_vocabulary(drawn.layout.whole, drawn.model, tokenizer)
         _forget_masters(drawn)
-        fill(parts, drawn.model, device)
+        fill(parts, drawn, device)
         yield LoadedModel(model=drawn.model, tokenizer=tokenizer, device=device, parts=parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -13,22 +13,30 @@ from xtuner_core.contracts.optimizer import OptimizedParameter
 from xtuner_core.errors import RunError
 
 
-def explain(losses: Mapping[str, float], grads: Sequence[Tensor], parameters: Sequence[OptimizedParameter]) -> str:
+def explain(
+    losses: Mapping[str, float],
+    grads: Sequence[Tensor],
+    parameters: Sequence[OptimizedParameter],
+    agree: Callable[[int], int] = int,
+) -> str:
     """Say which loss is not finite, else which parameter's gradient was the first.
 
     Waits for the device once a parameter, so that it is asked only of a step that is skipped anyway.
 
     :param losses: by name.
     :param grads: in the order of the parameters, which is that of the forward pass.
+    :param agree: the largest of a number over all ranks, each of which sees its part of the gradients.
     """
     for name, value in losses.items():
         if not math.isfinite(value):
             return f"the loss {name!r} is {value}"
     # Backward goes from the last parameter to the first, and what is not finite spreads to all that come later.
-    for parameter, grad in reversed(list(zip(parameters, grads, strict=True))):
-        if not grad.isfinite().all():
-            return f"the gradient of role {parameter.role!r} is not finite, first in {parameter.name}"
-    return "the norm of the gradient is not finite although every gradient is: its square is too large"
+    unfit = (place for place in reversed(range(len(grads))) if not grads[place].isfinite().all())
+    first = agree(next(unfit, -1))
+    if first < 0:
+        return "the norm of the gradient is not finite although every gradient is: its square is too large"
+    parameter = parameters[first]
+    return f"the gradient of role {parameter.role!r} is not finite, first in {parameter.name}"
 
 
 def tolerate(result: StepResult, skipped_in_a_row: int, settings: EngineConfig) -> int:

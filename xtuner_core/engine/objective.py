@@ -71,7 +71,10 @@ class Objective:
 
     def __call__(self, batch: PackedBatch, totals: StepTotals) -> Terms:
         """Compute one micro-batch's shares of the step's losses."""
-        output: ModelOutput = self._model(batch)
+        return self.terms(self._model(batch), batch, totals)
+
+    def terms(self, output: ModelOutput, batch: PackedBatch, totals: StepTotals) -> Terms:
+        """Compute the shares of a micro-batch that has been through the model, by whatever way."""
         # A step without a single weight has sums of zero, which no denominator changes.
         denominator, tokens = totals.denominator or 1.0, max(totals.tokens, 1)
         scored = [(p, *self._score(p, batch)) for p in output.predictions]

@@ -10,6 +10,7 @@ from xtuner_core.contracts.tokenizer import Tokenizer
 from xtuner_core.engine.build import draw, operator_rows
 from xtuner_core.engine.inputs import check_vocabulary, choose_tokenizer, open_corpora, opened_device
 from xtuner_core.engine.operators import OperatorRow
+from xtuner_core.engine.ranks.groups import alone
 from xtuner_core.hf.checkpoint import Checkpoint
 from xtuner_core.hf.read import account
 from xtuner_core.parts import Parts
@@ -33,8 +34,9 @@ def rehearse(parts: Parts) -> Rehearsal:
     """
     with opened_device(parts) as (device, facts):
         tokenizer = choose_tokenizer(parts, open_corpora(parts))
-        model = draw(parts, device).model
-        check_vocabulary(model, tokenizer)
+        drawn = draw(parts, device, alone(device.torch_device.type))
+        model = drawn.model
+        check_vocabulary(drawn.layout.whole, model, tokenizer)
         pick = parts.plan.pick("model")
         source = parts.core.init or (pick.source if pick is not None else None)
         return Rehearsal(

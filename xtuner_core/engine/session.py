@@ -10,7 +10,7 @@ from typing import Any
 from xtuner_core.contracts.device import Device, DeviceFacts
 from xtuner_core.contracts.observer import Observer, RunEnd, RunStart
 from xtuner_core.engine.best import Best, flat
-from xtuner_core.engine.build import Wired, wire
+from xtuner_core.engine.build import Watch, Wired, wire
 from xtuner_core.engine.checkpoint.keep import ranked
 from xtuner_core.engine.checkpoint.layout import MODEL, checkpoints
 from xtuner_core.engine.checkpoint.manifest import read_score
@@ -86,7 +86,8 @@ class Session:
     def _wire(self, device: Device) -> Wired:
         found = self._home.checkpoint
         weights = None if found is None else found / MODEL
-        return wire(self._parts, device, self._home.folder, self._warn, lambda: self._handle.reason, weights)
+        watch = Watch(stopping=lambda: self._handle.reason)
+        return wire(self._parts, device, self._home.folder, self._warn, watch, weights)
 
     def _train(self, wired: Wired, facts: DeviceFacts) -> Outcome:
         home, steps = self._home, wired.algorithm.steps

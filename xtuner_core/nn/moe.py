@@ -173,7 +173,8 @@ class MoE(nn.Module):
             for number in range(plan.rounds)
         ]
         first, *others = rounds
-        return sum(others, start=first)
+        total: Tensor = sum(others, start=first)
+        return total
 
     def _round(self, x_TD: Tensor, plan: Plan, number: int) -> Tensor:
         return self.combine(self.apply_experts(self.dispatch(x_TD, plan, number)), plan, number)

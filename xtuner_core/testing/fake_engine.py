@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import log
 
 import torch
@@ -30,6 +30,10 @@ class FakeEngine:
         labelled_T = (batch.labels >= 0).float()
         entropy_T = torch.full_like(labelled_T, log(self.vocabulary))
         return TokenScores(log_probs_T=-log(self.vocabulary) * labelled_T, entropy_T=entropy_T)
+
+    def score_all(self, batches: Iterable[PackedBatch]) -> Iterator[TokenScores]:
+        """As `score`, one after the other."""
+        return map(self.score, batches)
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
         """Continue each prompt with `max_tokens` times its last token."""

@@ -11,6 +11,8 @@ from torch import nn
 from xtuner_core.contracts.loss import Loss
 from xtuner_core.contracts.parallelism import RankContext
 from xtuner_core.contracts.precision import PrecisionPolicy
+from xtuner_core.engine.ranks.groups import alone
+from xtuner_core.engine.ranks.layout import RankLayout
 from xtuner_core.hf.coverage import check_coverage
 from xtuner_core.hf.materialise import materialise
 from xtuner_core.host import Host
@@ -40,9 +42,14 @@ class ParallelismSmoke(OfferSuite):
     def applied(self, host: Host, offered: Offer, case: int) -> nn.Module:
         """The model with the strategy applied, on the meta device."""
         strategy = self.parts(host, offered, case).make(f"parallelism.{offered.name}")
-        context = RankContext(rank=0, world_size=1, torch_device=torch.device("cpu"), policy=FP64)
-        model: nn.Module = strategy.apply(meta_model(host, self.model, {}, torch.float64), context)
-        return model
+        model, ranks = meta_model(host, self.model, {}, torch.float64), alone()
+        layout = RankLayout(ranks.views, ranks.rank)
+        layout.begin(model)
+        names = frozenset(name for name, _ in model.named_parameters())
+        device = self.parts(host, offered, case).make("device", local_rank=0)
+        context = RankContext(ranks=ranks, layout=layout, device=device, policy=FP64, followers=names)
+        applied: nn.Module = strategy.apply(model, context)
+        return applied
 
     def test_parameters_keep_their_names_and_shapes(self, plain: nn.Module, applied: nn.Module) -> None:
         """And stay on the meta device."""

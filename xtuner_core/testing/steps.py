@@ -13,7 +13,7 @@ from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.loss import Loss
 from xtuner_core.contracts.model import ModelOutput
 from xtuner_core.engine.objective import Objective, StepTotals
-from xtuner_core.engine.step import Sums
+from xtuner_core.engine.schedule import Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

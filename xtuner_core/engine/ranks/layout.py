@@ -116,7 +116,7 @@ class RankLayout:
             )
             start[cut.dim] += begin
             size[cut.dim] = length
-        mine = local(tensor)
+        mine = local(tensor).detach()
         assert tuple(mine.shape) == tuple(size), f"{name}: told {tuple(size)}, holds {tuple(mine.shape)}"
         return Part(tensor=mine, shape=shape, start=tuple(start), writes=self._writes(name))
 
@@ -150,10 +150,10 @@ def chunk(total: int, count: int, place: int) -> tuple[int, int]:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The plain tensor that a rank holds of it, the same memory."""
+    """The plain tensor that a rank holds of it: the same memory, without gradient; a plain one itself."""
     # Asked this way, because importing DTensor costs a lone rank half a second.
-    to_local = getattr(tensor.detach(), "to_local", None)
-    found: Tensor = tensor.detach() if to_local is None else to_local()
+    to_local = getattr(tensor, "to_local", None)
+    found: Tensor = tensor if to_local is None else tensor.detach().to_local()  # type: ignore[attr-defined]
     return found
 
 
