@@ -113,7 +113,9 @@ class _Attention(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_THV: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        inputs, (output_THV, *kept) = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        # Asked for once only: recomputation gives each saved tensor out once.
+        *inputs, output_THV = (saved := ctx.saved_tensors)[:4]
+        kept = list(saved[4:])
         grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs]
         for run in reversed(list(runs(ctx.problem))):
             _backward(inputs, output_THV, grad_THV, grads, run, ctx.problem, kept, ctx.keep)
