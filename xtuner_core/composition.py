@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xtuner_core import __version__
 from xtuner_core.capabilities import CAPABILITIES, negotiate, unknown_words
+from xtuner_core.claims import world_problems
 from xtuner_core.config.initial import place_init
 from xtuner_core.config.layers import PLUGINS, Layer
 from xtuner_core.config.lookup import Lookup
@@ -16,12 +17,14 @@ from xtuner_core.config.naming import Naming
 from xtuner_core.config.patches import apply_patches
 from xtuner_core.config.picks import Choice, Picker
 from xtuner_core.config.recipes import read_layers
-from xtuner_core.config.schema import Schema, leaf_origins, section_of
+from xtuner_core.config.schema import Schema, instantiate, leaf_origins, section_of
 from xtuner_core.errors import ComposeError, XTunerCoreError
 from xtuner_core.host import Host
 from xtuner_core.inventory import environment, planned_plugins
+from xtuner_core.loading import load
 from xtuner_core.plan import Plan, PlannedPatch, PlannedPick
-from xtuner_core.records import MANY_SLOTS, SLOTS, Problem
+from xtuner_core.records import MANY_SLOTS, SLOTS, LauncherProvider, Problem
+from xtuner_core.registry import Offer
 from xtuner_core.stages import stage_problems
 
 REQUIRED = ("model", "device", "algorithm", "loss", "optimizer", "precision", "schedule")
@@ -109,6 +112,7 @@ class _Composer:
         self._assign(schema, layers.command)
         config, wrong = schema.resolve()
         self.problems += wrong + self._wiring_problems(choices)
+        self.problems += [] if self.problems else self._rank_problems(choices, config)
         excused = {plugin for problem in self.problems for plugin in problem.plugins}
         excused |= {offer.plugin for problem in picker.problems for offer in host.registry.of_slot(_slot(problem))}
         self.problems += naming.unused((choice.offer for choice in choices.values()), excused)
@@ -162,13 +166,23 @@ class _Composer:
         private = {word: text for info in self.host.infos.values() for word, text in info.capabilities.items()}
         offers = [offer for slot in SLOTS for offer in registry.of_slot(slot)]
         chosen = {key: choice.offer for key, choice in choices.items()}
-        strategies = {k: c.offer for k, c in choices.items() if c.slot == "parallelism"}
         return [
             *registry.conflicts(),
             *unknown_words(offers, private),
             *negotiate(chosen, others=offers, known={*CAPABILITIES, *private}),
-            *stage_problems(strategies),
+            *stage_problems(_strategies(choices)),
         ]
+
+    def _rank_problems(self, choices: Mapping[str, Choice], config: Mapping[str, Any]) -> list[Problem]:
+        """Why the ranks that the launcher starts cannot be divided as the strategies ask."""
+        if "launcher" not in choices:
+            return world_problems(_strategies(choices), config, 1)
+        offer = choices["launcher"].offer
+        reference = cast("LauncherProvider[Any]", offer.provider).world
+        count = load(reference, plugin=offer.plugin, distribution=offer.distribution)
+        cls = self.host.config_class(offer)
+        made = None if cls is None else instantiate(cls, section_of(config, "launcher"))
+        return world_problems(_strategies(choices), config, count(made))
 
     # ── freezing ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,6 +209,10 @@ class _Composer:
             notes=(*notes, *split),
             environment=environment(),
         )
+
+
+def _strategies(choices: Mapping[str, Choice]) -> dict[str, Offer]:
+    return {key: choice.offer for key, choice in choices.items() if choice.slot == "parallelism"}
 
 
 def _planned(choice: Choice) -> PlannedPick:

@@ -19,13 +19,20 @@ FREE = (
     "config.data.cache",
     "config.data.workers",
     "config.export",
+    "config.launcher",
     "config.observer",
     "config.output",
+    "config.parallelism",
     "config.profile",
+    "config.ranks",
     "config.time_limit_seconds",
+    "picks.launcher",
     "picks.observer",
+    "picks.parallelism",
 )
-"""What decides no number of a run: it may be another when the run goes on."""
+"""What decides no number of a run, but by rounding: it may be another when the run goes on."""
+FREE_SLOTS = frozenset({"observer", "launcher", "parallelism", "dispatcher"})
+"""Slots whose picks decide none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +120,7 @@ class Plan:
         return self._lines(other, self._differing(other))
 
     def changes(self, other: Plan) -> list[str]:
-        """As `difference`, without the fields that decide no number (`FREE`, and plugins that only observe)."""
+        """As `difference`, without the fields that decide no number (`FREE`, and plugins there for those)."""
         return self._lines(other, self._changed(other))
 
     def asks_the_same(self, other: Plan) -> bool:
@@ -137,8 +144,8 @@ class Plan:
         return [f"{key}: {_shown(mine, key)} in the plan, {_shown(theirs, key)} here" for key in keys]
 
     def _watching(self) -> set[str]:
-        """Plugins from which observers are taken and nothing else."""
-        others = {pick.plugin for pick in self.picks if pick.slot != "observer"}
+        """Plugins from which such things are taken and nothing else."""
+        others = {pick.plugin for pick in self.picks if pick.slot not in FREE_SLOTS}
         return {pick.plugin for pick in self.picks} - others
 
     def to_json(self) -> str:

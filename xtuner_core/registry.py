@@ -15,6 +15,7 @@ from xtuner_core.records import (
     AlgorithmProvider,
     DatasetProvider,
     DeviceProvider,
+    LauncherProvider,
     LossProvider,
     ModelProvider,
     ParallelismProvider,
@@ -30,6 +31,7 @@ _RECORDS: dict[str, type[Provider[Any]]] = {
     "device": DeviceProvider,
     "loss": LossProvider,
     "algorithm": AlgorithmProvider,
+    "launcher": LauncherProvider,
 }
 _SUFFIX = re.compile(r"(\.[a-z0-9_-]+)+")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

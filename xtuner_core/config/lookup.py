@@ -81,6 +81,14 @@ class Lookup:
         assert isinstance(device.offer.provider, DeviceProvider)
         return self.find(slot, device.offer.provider.precision)
 
+    def started_by(self) -> str | None:
+        """The active launcher that started this process as a rank; None where there is none."""
+        for offer in self.host.registry.of_slot("launcher"):
+            detect = getattr(offer.provider, "detect", None)
+            if detect and load(detect, plugin=offer.plugin, distribution=offer.distribution)():
+                return offer.name
+        return None
+
     # ── files of data ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _suffixes(self) -> set[str]:

@@ -98,6 +98,8 @@ class Picker:
     def _fallback(self, slot: str) -> str | None:
         if slot == "loss" and "algorithm" in self.choices:
             return str(self.choices["algorithm"].offer.provider.loss)  # type: ignore[attr-defined]
+        if slot == "launcher":
+            return self.lookup.started_by()
         return "auto" if slot in AUTO else None
 
     def _single(self, key: Key, slot: str, fallback: str | None) -> None:

@@ -170,6 +170,18 @@ class ExportConfig:
 
 
 @dataclass(kw_only=True)
+class RanksConfig:
+    """A run over several ranks."""
+
+    timeout_seconds: float = 600.0
+    """After so long without progress a run counts as hung, and ends with the stacks of its ranks."""
+
+    def __post_init__(self) -> None:
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"timeout_seconds must be positive, not {self.timeout_seconds}")
+
+
+@dataclass(kw_only=True)
 class CoreConfig:
     """Settings of the run itself."""
 
@@ -194,6 +206,7 @@ class CoreConfig:
     best: BestConfig = field(default_factory=BestConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    ranks: RanksConfig = field(default_factory=RanksConfig)
 
     def __post_init__(self) -> None:
         if self.time_limit_seconds is not None and self.time_limit_seconds <= 0:

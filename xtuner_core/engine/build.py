@@ -26,6 +26,7 @@ from xtuner_core.engine.process import default_dtype
 from xtuner_core.engine.ranks.crew import Crew, lone_crew
 from xtuner_core.engine.ranks.groups import alone
 from xtuner_core.engine.ranks.layout import RankLayout
+from xtuner_core.engine.ranks.meeting import drives_schedule, strategies_of
 from xtuner_core.engine.rules import Treatment, freeze, resolve
 from xtuner_core.engine.schedule import PlainSchedule, Schedule
 from xtuner_core.hf.coverage import check_coverage
@@ -34,7 +35,6 @@ from xtuner_core.hf.materialise import materialise
 from xtuner_core.hf.read import read_weights
 from xtuner_core.parts import Parts
 from xtuner_core.records import STAGES, ParallelismProvider
-from xtuner_core.registry import Offer
 from xtuner_core.stages import stage_order
 
 _FROM_PRECISION = STAGES[STAGES.index("precision") :]
@@ -187,7 +187,7 @@ def draw(parts: Parts, device: Device, ranks: Ranks) -> Blueprint:
             else:
                 strategy: Parallelism = parts.make(key)
                 strategies.append(strategy)
-                if cast("ParallelismProvider[Any]", parts.offer(key).provider).schedule:
+                if drives_schedule(parts, key):
                     passes = cast("Schedule", strategy)
                 context = RankContext(ranks=ranks, layout=layout, device=device, policy=policy, followers=followers)
                 model = strategy.apply(model, context)
@@ -210,11 +210,6 @@ def draw(parts: Parts, device: Device, ranks: Ranks) -> Blueprint:
         loss=loss,
         binder=binder,
     )
-
-
-def strategies_of(parts: Parts) -> dict[str, Offer]:
-    """The plan's parallelism offers by their keys."""
-    return {pick.key: parts.offer(pick.key) for pick in parts.plan.picked("parallelism")}
 
 
 def _in_stages(parts: Parts) -> Iterator[str | None]:

@@ -21,12 +21,13 @@ from xtuner_core.roles import matches
 
 
 @contextmanager
-def opened_device(parts: Parts) -> Iterator[tuple[Device, DeviceFacts]]:
+def opened_device(parts: Parts, local_rank: int = 0) -> Iterator[tuple[Device, DeviceFacts]]:
     """Open the run's device, and negotiate again with what it finds.
 
+    :param local_rank: of this process among the ranks of its host.
     :raises ComposeError: what was chosen cannot work on this device; carries every problem.
     """
-    device: Device = parts.make("device", local_rank=0)
+    device: Device = parts.make("device", local_rank=local_rank)
     try:
         facts = device.facts()
         chosen = {pick.key: parts.offer(pick.key) for pick in parts.plan.picks}

@@ -39,7 +39,7 @@ class Crew:
     def order(self, name: str, **values: Any) -> None:
         """Have every other rank call its handler of that name; nothing where there is no other."""
         if self.is_led:
-            self.world.tell({"order": name, "values": values})
+            self.world.control.share({"order": name, "values": values})
 
     def deal(self, batches: Sequence[PackedBatch]) -> list[PackedBatch]:
         """Give each rank its micro-batches, by the leading one; this rank's are returned."""
@@ -48,12 +48,12 @@ class Crew:
         from xtuner_core.engine.ranks.scatter import scatter
 
         dealt = scatter(batches, self.ranks.views)
-        self.world.deal([[batch_data(batch) for batch in mine] for mine in dealt])
+        self.world.control.deal([[batch_data(batch) for batch in mine] for mine in dealt])
         return dealt[0]
 
     def dealt(self) -> list[PackedBatch]:
         """This rank's micro-batches, from the leading one."""
-        return [batch_of(data) for data in self.world.deal(None)]
+        return [batch_of(data) for data in self.world.control.deal(None)]
 
     def gather(self, found: Sequence[Tensor], batches: Sequence[PackedBatch]) -> list[Tensor]:
         """Put together what ranks computed of each token, on the leading rank; the others answer with `answer`."""
@@ -61,20 +61,20 @@ class Crew:
             return list(found)
         from xtuner_core.engine.ranks.scatter import gather
 
-        return gather(self.world.collect(list(found)), batches, self.ranks.views)
+        return gather(self.world.control.gather(list(found)), batches, self.ranks.views)
 
     def answer(self, found: Sequence[Tensor]) -> None:
         """Give the leading rank what was computed here."""
-        self.world.collect(list(found))
+        self.world.control.gather(list(found))
 
     def agree(self, tensor: Tensor) -> Tensor:
         """The leading rank's tensor on every rank."""
-        return self.world.agree(tensor)
+        return self.world.control.agree(tensor)
 
     def follow(self, handlers: Mapping[str, Handler]) -> None:
         """Carry out orders until the one that ends the run."""
         while True:
-            told = self.world.hear()
+            told = self.world.control.share()
             if told["order"] == END:
                 return
             handlers[told["order"]](**told["values"])

@@ -1,169 +1,108 @@
-"""The ranks of a run, joined: process groups, and words between them that wait for no device."""
+"""The ranks of a run, joined: process groups for the tensors of the step, channels for words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
-from torch.distributed import ProcessGroup
 
 from xtuner_core.contracts.device import Device
 from xtuner_core.contracts.launcher import Membership
-from xtuner_core.engine.ranks.messages import pack_message, unpack_message
+from xtuner_core.engine.ranks.channel import Channel
+from xtuner_core.errors import PlanMismatch
+from xtuner_core.plan import Plan
 
 FOREVER = timedelta(days=365)
 """Who waits for a command waits as long as the leading rank needs; whether that still lives is watched elsewhere."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The ranks of a run as one of them sees them.
+    """The ranks of a run as one of them sees them."""
 
-    :param control: a group over the CPU for words between the ranks; None where the rank is alone.
-    :param background: another one, for a thread that saves while steps go on.
-    """
-
-    def __init__(
-        self,
-        membership: Membership,
-        *,
-        control: ProcessGroup | None = None,
-        background: ProcessGroup | None = None,
-        timeout: timedelta | None = None,
-    ) -> None:
-        self.membership = membership
-        self.rank, self.size = membership.rank, membership.world_size
-        self.timeout = timeout
-        self.control, self.background = control, background
+    membership: Membership
+    control: Channel
+    background: Channel
+    """For a thread that saves while steps go on."""
+    timeout: timedelta | None = None
+    """Of a collective that carries tensors of the step."""
 
     @property
     def leads(self) -> bool:
         """Whether this rank runs the algorithm and speaks for the run."""
-        return self.rank == 0
+        return self.membership.rank == 0
 
     @property
     def alone(self) -> bool:
         """Whether there is no other."""
-        return self.size == 1
-
-    def tell(self, content: Any) -> None:
-        """Say something to all others, who hear it by `hear`; plain data and tensors."""
-        self._broadcast(pack_message(content))
-
-    def hear(self) -> Any:
-        """What the leading rank tells."""
-        return unpack_message(self._broadcast(None))
-
-    def deal(self, contents: Sequence[Any] | None) -> Any:
-        """Give each rank a content of its own.
-
-        :param contents: on the leading rank, by rank; None on the others.
-        :return: this rank's.
-        """
-        if self.alone:
-            assert contents is not None
-            return contents[0]
-        if contents is None:
-            (mine,) = self._scatter(None)
-            return unpack_message(mine)
-        self._scatter([pack_message(content) for content in contents[1:]])
-        return contents[0]
-
-    def collect(self, content: Any) -> list[Any]:
-        """Every rank's content, by rank, on the leading one; nothing on the others."""
-        if self.alone:
-            return [content]
-        mine = pack_message(content)
-        sizes = self._sizes(mine)
-        padded = torch.zeros(max(sizes), dtype=torch.uint8)
-        padded[: len(mine)] = mine
-        found = [torch.empty_like(padded) for _ in sizes] if self.leads else None
-        dist.gather(padded, found, dst=0, group=self.control)
-        if found is None:
-            return []
-        return [content] + [unpack_message(each[:size]) for each, size in zip(found[1:], sizes[1:], strict=True)]
-
-    def agree(self, tensor: Tensor) -> Tensor:
-        """The leading rank's tensor, on every rank; all have one of its shape and dtype, on the CPU."""
-        if not self.alone:
-            dist.broadcast(tensor, 0, group=self.control)
-        return tensor
-
-    def barrier(self) -> None:
-        """Wait for all."""
-        if not self.alone:
-            dist.barrier(group=self.control)
-
-    def _sizes(self, mine: Tensor) -> list[int]:
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(sizes, torch.tensor([len(mine)]), group=self.control)
-        return [int(size) for size in sizes]
-
-    def _broadcast(self, message: Tensor | None) -> Tensor:
-        size = torch.tensor([0 if message is None else len(message)])
-        dist.broadcast(size, 0, group=self.control)
-        message = torch.empty(int(size), dtype=torch.uint8) if message is None else message
-        dist.broadcast(message, 0, group=self.control)
-        return message
-
-    def _scatter(self, messages: Sequence[Tensor] | None) -> list[Tensor]:
-        """Send each other rank its message; ranks receive theirs."""
-        if messages is None:
-            size = torch.zeros(1, dtype=torch.int64)
-            dist.recv(size, 0, group=self.control)
-            found = torch.empty(int(size), dtype=torch.uint8)
-            dist.recv(found, 0, group=self.control)
-            return [found]
-        for rank, message in enumerate(messages, 1):
-            dist.send(torch.tensor([len(message)]), rank, group=self.control)
-            dist.send(message, rank, group=self.control)
-        return []
+        return self.membership.world_size == 1
 
 
 def lone_world() -> World:
     """The world of a run with one rank."""
-    return World(Membership())
+    channel = Channel(0, 1, None)
+    return World(membership=Membership(), control=channel, background=channel)
 
 
 @contextmanager
 def joined(membership: Membership, device: Device, timeout: timedelta) -> Iterator[World]:
-    """Join the ranks of a run, and leave them at the end.
+    """Join the ranks of a run, and leave them at the end. Where the process is in a group already, that serves.
 
     :param timeout: of a collective that carries tensors of the step.
-    :raises RunError: the process is in another group already.
     """
     if membership.world_size == 1:
         yield lone_world()
         return
-    assert not dist.is_initialized(), "the process belongs to a process group already"
-    kind = device.torch_device.type
-    backend = device.backend if kind == "cpu" else f"cpu:gloo,{kind}:{device.backend}"
-    dist.init_process_group(
-        backend,
-        store=_store(membership, timeout),
-        rank=membership.rank,
-        world_size=membership.world_size,
-        timeout=timeout,
-    )
+    ours = not dist.is_initialized()
+    if ours:
+        kind = device.torch_device.type
+        backend = device.backend if kind == "cpu" else f"cpu:gloo,{kind}:{device.backend}"
+        rank, size = membership.rank, membership.world_size
+        store = _store(membership, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
-        control = dist.new_group(backend="gloo", timeout=FOREVER)
-        background = dist.new_group(backend="gloo", timeout=FOREVER)
-        yield World(membership, control=control, background=background, timeout=timeout)
+        assert (dist.get_rank(), dist.get_world_size()) == (membership.rank, membership.world_size)
+        yield World(
+            membership=membership,
+            control=_channel(membership),
+            background=_channel(membership),
+            timeout=timeout,
+        )
     finally:
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()
+
+
+def compare_plans(world: World, plan: Plan) -> None:
+    """Refuse to start where a rank would compute something else than the leading one.
+
+    :raises PlanMismatch: on every rank; names ranks and fields.
+    """
+    if world.alone:
+        return
+    leading = Plan.from_json(world.control.share(plan.to_json()))
+    differing = [] if plan.digest == leading.digest else leading.difference(plan)
+    found = world.control.share([[rank, lines] for rank, lines in enumerate(world.control.gather(differing)) if lines])
+    if found:
+        lines = "\n".join(f"- rank {rank}: {line}" for rank, lines in found for line in lines)
+        fix = "install the same on every host, and start every rank with the same command"
+        raise PlanMismatch(f"ranks would not compute the same run as rank 0:\n{lines}", fix=fix)
+
+
+def _channel(membership: Membership) -> Channel:
+    group = dist.new_group(backend="gloo", timeout=FOREVER)
+    return Channel(membership.rank, membership.world_size, group)
 
 
 def _store(membership: Membership, timeout: timedelta) -> Store:
     """Where the ranks of this attempt meet; nothing of an earlier one is in it."""
     kind, _, place = membership.store.partition(":")
     if kind == "file":
-        return FileStore(str(Path(place)), membership.world_size)
+        return FileStore(place, membership.world_size)
     host, _, port = place.rpartition(":")
     serves = kind == "tcp" and membership.rank == 0
     store = TCPStore(host, int(port), is_master=serves, timeout=timeout, wait_for_workers=False)
