@@ -21,11 +21,11 @@ class Shards(Protocol):
     divided: tuple[int, ...]
     """Dims along which this rank holds a part only."""
 
-    def gather(self, mine: Tensor) -> Tensor:
-        """The whole of what the ranks hold parts of; a collective of those ranks."""
+    def gather(self, mine: Tensor, dims: Sequence[int]) -> Tensor:
+        """What the ranks hold parts of, whole along these dims; a collective of the ranks that divide them."""
 
-    def cut(self, whole: Tensor) -> Tensor:
-        """This rank's part of it."""
+    def cut(self, whole: Tensor, dims: Sequence[int]) -> Tensor:
+        """This rank's part along these dims of what `gather` gave for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """From the momentum of one parameter to the direction of its step: each matrix in it orthogonalised by itself.
 
-This is the one place of Muon that needs a whole matrix; everything before and after works entry by entry, so that a
-strategy that shards parameters gathers the argument here and keeps its shard of the result.
+This is the one place of Muon that needs a whole matrix; everything before and after works entry by entry, so that
+where ranks hold parts of a matrix the argument is gathered, and each keeps its part of the result.
 
 S stack, M rows, N columns.
 

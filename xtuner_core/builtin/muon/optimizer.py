@@ -97,9 +97,17 @@ class Muon:
         moved = momentum.to(exact) * mu + grad
         momentum.copy_(moved)
         update = grad.add_(moved, alpha=mu) if self._config.nesterov else moved
-        direction = self._direction(update, matrix.matrices)
+        direction = self._whole_direction(matrix, update)
         decay = weight_decay(matrix, self._config.weight_decay)
         tensor.copy_((tensor.to(exact) * (1 - rate * decay)).sub_(direction, alpha=rate))
+
+    def _whole_direction(self, matrix: OptimizedParameter, update: Tensor) -> Tensor:
+        """This rank's part of the direction: matrices that ranks hold parts of are gathered, and cut again."""
+        dims = [dim for dim in (update.dim() - 2, update.dim() - 1) if matrix.shards and dim in matrix.shards.divided]
+        if matrix.shards is None or not dims:
+            return self._direction(update, matrix.matrices)
+        whole = self._direction(matrix.shards.gather(update, dims), matrix.matrices)
+        return matrix.shards.cut(whole, dims)
 
     def state_dict(self) -> dict[str, Any]:
         """`{"step": int, "parameters": {name: {"momentum": Tensor} or AdamW's moments}}`, not copied."""

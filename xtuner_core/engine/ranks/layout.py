@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -179,24 +179,26 @@ class RankShards:
         self.shape = tuple(layout.whole[name].shape)
         self.divided = tuple(sorted({cut.dim for cut in self._cuts}))
 
-    def gather(self, mine: Tensor) -> Tensor:
-        """The whole of what the ranks hold parts of; the last cut is undone first."""
-        totals = self._totals()
-        for cut, total in zip(reversed(self._cuts), reversed(totals), strict=True):
+    def gather(self, mine: Tensor, dims: Sequence[int]) -> Tensor:
+        """What the ranks hold parts of, whole along these dims; the last cut is undone first."""
+        for cut, total in reversed(self._undone(dims)):
             mine = gathered(mine, total, cut.dim, self._groups.group(*cut.axes), self._groups.size(*cut.axes))
         return mine
 
-    def cut(self, whole: Tensor) -> Tensor:
-        """This rank's part of it, a view."""
-        for cut, total in zip(self._cuts, self._totals(), strict=True):
-            begin, length = chunk(total, self._groups.size(*cut.axes), self._groups.coordinate(*cut.axes))
-            whole = whole.narrow(cut.dim, begin, length)
+    def cut(self, whole: Tensor, dims: Sequence[int]) -> Tensor:
+        """This rank's part along these dims, a view."""
+        for cut, total in self._undone(dims):
+            whole = whole.narrow(cut.dim, *self._chunk(total, cut))
         return whole
 
-    def _totals(self) -> list[int]:
-        """Entries of each cut's dim before it was cut, on this rank."""
-        size, totals = list(self.shape), []
+    def _undone(self, dims: Sequence[int]) -> list[tuple[Cut, int]]:
+        """Cuts along these dims, and how many entries the dim had on this rank before each."""
+        size, found = list(self.shape), []
         for cut in self._cuts:
-            totals.append(size[cut.dim])
-            _, size[cut.dim] = chunk(size[cut.dim], self._groups.size(*cut.axes), self._groups.coordinate(*cut.axes))
-        return totals
+            if cut.dim in dims:
+                found.append((cut, size[cut.dim]))
+                _, size[cut.dim] = self._chunk(size[cut.dim], cut)
+        return found
+
+    def _chunk(self, total: int, cut: Cut) -> tuple[int, int]:
+        return chunk(total, self._groups.size(*cut.axes), self._groups.coordinate(*cut.axes))
