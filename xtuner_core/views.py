@@ -135,9 +135,10 @@ def _view(
     if world % fixed:
         return _indivisible(world, fixed, [*common, *claims])
     free = [claim for claim in claims if claim.size is None]
+    if len(free) > 1:
+        return _undecided(free)
     rest = world // fixed
     sizes = {claim.dimension.name: claim.size or rest for claim in claims}
-    assert len(free) < 2, "a view leaves one size to the core at most"
     data = 1 if free else rest
     named = {claim.dimension.name: claim.dimension.work for claim in claims}
     names = sorted({f"{view}.data", *named}, key=_place)
@@ -152,6 +153,12 @@ def _place(name: str) -> tuple[int, int]:
     if word in FIRST:
         return 0, FIRST.index(word)
     return (2, LAST.index(word)) if word in LAST else (1, 0)
+
+
+def _undecided(free: Sequence[Claim]) -> Problem:
+    keys = [f"{claim.key}.{claim.dimension.size}" for claim in free]
+    message = f"{' and '.join(keys)} are both left to the core, which can decide one size of a view"
+    return Problem(message=message, fix=f"give {keys[-1]} a number", code="ranks", key=keys[-1])
 
 
 def _indivisible(world: int, fixed: int, claims: Iterable[Claim]) -> Problem:

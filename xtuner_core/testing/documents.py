@@ -65,3 +65,24 @@ PACKINGS: tuple[Callable[[Sequence[Document], int], list[PackedBatch]], ...] = (
     lopsided,
 )
 """Each packs documents into so many micro-batches; what a step computes depends on none of it."""
+
+def packed_steps(way: str, steps: int, vocabulary: int) -> list[list[PackedBatch]]:
+    """Global batches of so many steps, weighted documents in micro-batches.
+
+    :param way: `mixed` gives five micro-batches of unequal lengths; `single` one, so that other ranks have nothing;
+        `token` one of a single token; `odd` three of a prime number of tokens.
+    """
+    made: list[list[PackedBatch]] = []
+    for step in range(steps):
+        documents = random_documents(vocabulary, seed=step)
+        if way == "mixed":
+            made.append(longest_first(documents, 5))
+        elif way == "single":
+            made.append(in_order(documents, 1))
+        elif way == "token":
+            ids = torch.tensor([3 + step])
+            made.append([pack([Document(token_ids=ids, labels=ids + 1, weights=torch.ones(1))])])
+        else:
+            assert way == "odd", way
+            made.append([pack([document], capacity=23) for document in documents[:3]])
+    return made
