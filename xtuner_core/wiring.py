@@ -6,22 +6,30 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import torch
 
 from xtuner_core.composition import Composition
+from xtuner_core.contracts.launcher import Launcher, Membership, Start
 from xtuner_core.contracts.observer import Observer
 from xtuner_core.engine.blame import blame
 from xtuner_core.engine.checkpoint.layout import checkpoints
 from xtuner_core.engine.folder import write_json
+from xtuner_core.engine.follower import Follower
 from xtuner_core.engine.handle import RunHandle
 from xtuner_core.engine.home import Home, opened_home
 from xtuner_core.engine.outcome import Outcome
 from xtuner_core.engine.process import default_dtype, seeded, sole_run, stopped_by_signals
+from xtuner_core.engine.ranks.heartbeat import Pulse
+from xtuner_core.engine.ranks.place import Place
 from xtuner_core.engine.session import Session
 from xtuner_core.engine.summary import failure_summary
 from xtuner_core.errors import UsageError
 from xtuner_core.host import Host
+from xtuner_core.launch.orders import home_of
+from xtuner_core.launch.supervise import supervise
+from xtuner_core.launch.vitals import vitals
 from xtuner_core.logs import LogFormat, run_log
 from xtuner_core.parts import Parts
 from xtuner_core.plan import Plan
@@ -59,30 +67,84 @@ def run(
         host, plan = plan.host, plan.require()
     assert host is not None, "a plan runs on the host that holds its plugins"
     parts, handle = Parts(plan, host), RunHandle() if handle is None else handle
-    place = opened_home(
-        plan,
-        output=Path(parts.core.output),
-        folder=None if folder is None else Path(folder),
-        resume=resume,
-        accept_changes=accept_changes,
-    )
-    with sole_run(handle), stopped_by_signals(handle), place as home:
-        if home.done is not None:
-            return _nothing_to_do(home)
-        try:
-            with (
-                default_dtype(torch.float32),
-                seeded(parts.core.seed),
-                run_log(home.folder / "log.jsonl", log_format=log_format) as log,
-            ):
-                return Session(parts, home, handle, observers, log.bind(rank=0), start).go()
-        except BaseException as error:
-            for note in (blame(error, host), *(hint.text for hint in host.explain(error, plan))):
-                if note is not None:
-                    error.add_note(note)
-            with suppress(UsageError):  # a full disk must not hide why the run failed
-                write_json(home.folder / "summary.json", failure_summary(error))
-            raise
+    launcher: Launcher | None = parts.make("launcher") if plan.pick("launcher") else None
+    membership = Membership() if launcher is None else launcher.membership()
+    with sole_run(handle), stopped_by_signals(handle):
+        if membership is not None and membership.rank:
+            return _followed(parts, Place(membership=membership, watched=False), handle)
+        place = opened_home(
+            plan,
+            output=Path(parts.core.output),
+            folder=None if folder is None else Path(folder),
+            resume=resume,
+            accept_changes=accept_changes,
+        )
+        with place as home:
+            if home.done is not None:
+                return _nothing_to_do(home)
+            if launcher is None or membership is None:
+                if launcher is not None:
+                    limit = parts.core.ranks.timeout_seconds
+                    return supervise(
+                        plan, home, launcher, handle, timeout_seconds=limit, observers=observers, log_format=log_format
+                    )
+                return _led(parts, home, handle, Place(), observers, log_format, start)
+            with vitals(home.folder, 0, limit_seconds=parts.core.ranks.timeout_seconds) as pulse:
+                here = Place(membership=membership, pulse=pulse)
+                return _led(parts, home, handle, here, observers, log_format, start)
+
+
+def run_rank(
+    plan: Plan, *, host: Host, membership: Membership, start: Start, handle: RunHandle, heartbeat: Pulse
+) -> None:
+    """Be one rank of a run that another process started, opened the home of, and watches (`xtuner_core.rank`)."""
+    begun, parts = perf_counter(), Parts(plan, host)
+    place = Place(membership=membership, pulse=heartbeat)
+    with sole_run(handle):
+        if membership.rank:
+            _followed(parts, place, handle)
+        else:
+            _led(parts, home_of(start, plan), handle, place, (), cast("LogFormat", start.log_format), begun)
+
+
+def _led(
+    parts: Parts,
+    home: Home,
+    handle: RunHandle,
+    place: Place,
+    observers: Sequence[Observer],
+    log_format: LogFormat,
+    start: float,
+) -> Outcome:
+    """The run, or what the rank that leads has to do with it."""
+    try:
+        with (
+            default_dtype(torch.float32),
+            seeded(parts.core.seed),
+            run_log(home.folder / "log.jsonl", log_format=log_format) as log,
+        ):
+            return Session(parts, home, handle, place, observers, log.bind(rank=0), start).go()
+    except BaseException as error:
+        _annotate(error, parts)
+        with suppress(UsageError):  # a full disk must not hide why the run failed
+            write_json(home.folder / "summary.json", failure_summary(error))
+        raise
+
+
+def _followed(parts: Parts, place: Place, handle: RunHandle) -> Outcome:
+    """What any rank but the leading one has to do with the run."""
+    try:
+        with default_dtype(torch.float32), seeded(parts.core.seed):
+            return Follower(parts, place, handle).go()
+    except BaseException as error:
+        _annotate(error, parts)
+        raise
+
+
+def _annotate(error: BaseException, parts: Parts) -> None:
+    for note in (blame(error, parts.host), *(hint.text for hint in parts.host.explain(error, parts.plan))):
+        if note is not None:
+            error.add_note(note)
 
 
 def _nothing_to_do(home: Home) -> Outcome:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +18,14 @@ from xtuner_core.contracts.optimizer import Optimizer
 from xtuner_core.contracts.parallelism import Parallelism, RankContext, Ranks
 from xtuner_core.contracts.precision import Precision, PrecisionPolicy
 from xtuner_core.contracts.tokenizer import Tokenizer
-from xtuner_core.engine.engine import Engine, nowhere
+from xtuner_core.engine.engine import Engine
 from xtuner_core.engine.inputs import cache_folder, check_vocabulary, choose_tokenizer, is_deterministic, open_corpora
 from xtuner_core.engine.masters import MasterWeights, Placed, lift, master_weights
 from xtuner_core.engine.operators import OperatorBinder, OperatorRow
 from xtuner_core.engine.process import default_dtype
 from xtuner_core.engine.ranks.crew import Crew, lone_crew
 from xtuner_core.engine.ranks.groups import alone
+from xtuner_core.engine.ranks.heartbeat import NoHeartbeat, Pulse
 from xtuner_core.engine.ranks.layout import RankLayout
 from xtuner_core.engine.ranks.meeting import drives_schedule, strategies_of
 from xtuner_core.engine.rules import Treatment, freeze, resolve
@@ -75,8 +76,8 @@ class Watch:
 
     stopping: Stopping
     """Why it is asked to stop, or None while it is not."""
-    at: Callable[[str], None] = nowhere
-    """Is told what the rank is about to do."""
+    pulse: Pulse = field(default_factory=NoHeartbeat)
+    """Is told where the rank is."""
 
 
 def wire(
@@ -151,7 +152,7 @@ def build_engine(
         strategies=drawn.strategies,
         passes=drawn.passes,
         asked_to_stop=lambda: watch.stopping() is not None,
-        at=watch.at,
+        pulse=watch.pulse,
     )
 
 
@@ -229,19 +230,20 @@ def fill(parts: Parts, drawn: Blueprint, device: Device, weights: Path | None = 
 
     :param weights: Hugging Face folder.
     """
-    model = drawn.model
+    model, whole = drawn.model, drawn.layout.whole
     weight_map = cast("Model", model).weight_map()
     pick = parts.plan.pick("model")
     assert pick is not None
-    check_coverage(model, weight_map, plugin=pick.plugin)
+    check_coverage(model, weight_map, plugin=pick.plugin, whole=whole)
     materialise(model, device.torch_device)
     for strategy in drawn.strategies:
         strategy.filled(model)
+    mine = drawn.layout.parts(model)
     source = weights or parts.core.init or pick.source
     if source:
-        read_weights(model, weight_map, Path(source))
+        read_weights(model, weight_map, Path(source), parts=mine, whole=whole)
     else:
-        initialise(model, weight_map, parts.core.seed)
+        initialise(model, weight_map, parts.core.seed, parts=mine, whole=whole)
 
 
 def _masters(drawn: Blueprint, ranks: Ranks) -> MasterWeights:

@@ -19,20 +19,19 @@ from xtuner_core.contracts.optimizer import Optimizer, Schedule
 from xtuner_core.contracts.parallelism import Parallelism
 from xtuner_core.contracts.precision import PrecisionPolicy
 from xtuner_core.contracts.sampling import Sample, Sampling
+from xtuner_core.contracts.weights import Part
 from xtuner_core.engine.masters import MasterWeights
 from xtuner_core.engine.non_finite import tolerate
 from xtuner_core.engine.objective import Objective, StepTotals, score
 from xtuner_core.engine.operators import OperatorRow
 from xtuner_core.engine.ranks.crew import Crew, lone_crew
+from xtuner_core.engine.ranks.heartbeat import NoHeartbeat, Pulse
 from xtuner_core.engine.ranks.layout import RankLayout
 from xtuner_core.engine.ranks.reduction import Reduction
 from xtuner_core.engine.schedule import PlainSchedule
 from xtuner_core.engine.schedule import Schedule as PassSchedule
 from xtuner_core.engine.step import Stepper
-
-
-def nowhere(operation: str) -> None:
-    """Whoever watches is told nothing."""
+from xtuner_core.hf.targets import named_tensors
 
 
 @dataclass(kw_only=True)
@@ -61,7 +60,7 @@ class Engine:
     strategies: tuple[Parallelism, ...] = ()
     passes: PassSchedule = field(default_factory=PlainSchedule)
     asked_to_stop: Callable[[], bool] = bool
-    at: Callable[[str], None] = nowhere
+    pulse: Pulse = field(default_factory=NoHeartbeat)
     """Is told what this rank is about to do, for whoever watches it."""
     steps_taken: int = 0
     """Those that were skipped included."""
@@ -82,7 +81,7 @@ class Engine:
             schedule=self.passes,
             arrive=self._arrive,
             asked_to_stop=self.asked_to_stop,
-            at=self.at,
+            at=self._at,
             device=self.device.torch_device,
             clip_norm=self.settings.clip_norm,
         )
@@ -137,6 +136,14 @@ class Engine:
         self.crew.order("generate", prompts=[list(prompt) for prompt in prompts], sampling=asdict(sampling))
         return self._generate(prompts, sampling)
 
+    def parts(self) -> dict[str, Part]:
+        """What this rank holds of every parameter and persistent buffer as it is optimized: masters where there are."""
+        assert self.layout is not None
+        masters = {id(parameter): master for parameter, master in self.masters.copies}
+        tensors = named_tensors(self.model)
+        over = {name: masters[id(tensor)] for name, tensor in tensors.items() if id(tensor) in masters}
+        return self.layout.parts(self.model, over)
+
     def handlers(self) -> Mapping[str, Callable[..., object]]:
         """What this rank does at each order of the leading one."""
         return {"step": self._step_ordered, "score": self._score_ordered, "generate": self._generate_ordered}
@@ -155,7 +162,7 @@ class Engine:
 
     @torch.no_grad()
     def _scores(self, batches: Sequence[PackedBatch]) -> list[TokenScores]:
-        self.at("scoring")
+        self._at("scoring")
         return [self._score(self._arrive(batch)) for batch in batches]
 
     def _score(self, batch: PackedBatch) -> TokenScores:
@@ -167,11 +174,14 @@ class Engine:
     def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
         from xtuner_core.engine.generate import generate
 
-        self.at("generation")
+        self._at("generation")
         device = self.device.torch_device
         found = generate(self.model, prompts, sampling, device=device, agree=self._agree)
         self._scored()
         return found
+
+    def _at(self, operation: str) -> None:
+        self.pulse.at(self.steps_taken, operation)
 
     def _scored(self) -> None:
         for strategy in self.strategies:

@@ -12,12 +12,12 @@ from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.engine.best import Best
 from xtuner_core.engine.build import Wired
 from xtuner_core.engine.checkpoint.manifest import Score
-from xtuner_core.engine.checkpoint.saver import Saver
 from xtuner_core.engine.deadline import TIME_LIMIT, Deadline
 from xtuner_core.engine.handle import RunHandle
 from xtuner_core.engine.metrics import Meter
 from xtuner_core.engine.observers import Observers
 from xtuner_core.engine.profile import Profiler
+from xtuner_core.engine.saving import Saving
 from xtuner_core.engine.stopwatch import Stopwatch
 
 
@@ -29,7 +29,7 @@ class Loop:
     handle: RunHandle
     observers: Observers
     meter: Meter
-    saver: Saver
+    saver: Saving
     best: Best
     deadline: Deadline
     profiler: Profiler
@@ -59,6 +59,8 @@ class Loop:
             self._rank_and_save(result.step, more)
             if self.best.exhausted:
                 return True
+            if engine.stops:
+                self.handle.stop("SIGTERM")
             if self.deadline.near:
                 self.handle.stop(TIME_LIMIT)
         return False

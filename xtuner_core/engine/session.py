@@ -16,7 +16,7 @@ from xtuner_core.engine.checkpoint.layout import MODEL, checkpoints
 from xtuner_core.engine.checkpoint.manifest import read_score
 from xtuner_core.engine.checkpoint.saved import read_checkpoint
 from xtuner_core.engine.checkpoint.saver import Saver
-from xtuner_core.engine.checkpoint.state import RunState, load_weights, optimized_tensors
+from xtuner_core.engine.checkpoint.state import RunState, optimized_tensors
 from xtuner_core.engine.deadline import TIME_LIMIT, Clock, Deadline
 from xtuner_core.engine.engine import Engine
 from xtuner_core.engine.folder import write_json
@@ -29,10 +29,14 @@ from xtuner_core.engine.observers import ObserverFailure, Observers, make_watche
 from xtuner_core.engine.outcome import Outcome
 from xtuner_core.engine.process import determinism, device_seeded
 from xtuner_core.engine.profile import Profiler
+from xtuner_core.engine.ranks.crew import END, Crew
+from xtuner_core.engine.ranks.meeting import made_crew
+from xtuner_core.engine.ranks.place import PREPARING, Place, home_data
+from xtuner_core.engine.ranks.world import compare_plans
+from xtuner_core.engine.saving import Saving
 from xtuner_core.engine.stopwatch import Stopwatch
 from xtuner_core.engine.summary import end_summary, start_summary
 from xtuner_core.errors import RunStopped
-from xtuner_core.hf.write import export
 from xtuner_core.parts import Parts
 
 HASTY = ("SIGTERM", TIME_LIMIT)
@@ -42,6 +46,9 @@ HASTY = ("SIGTERM", TIME_LIMIT)
 class Session:
     """One part of a run, from the open device to the outcome.
 
+    On several ranks it is the one that leads; the others follow it (`engine.follower`).
+
+    :param place: of this rank.
     :param log: of the run.
     :param start: of this part, as `perf_counter` counts.
     """
@@ -51,6 +58,7 @@ class Session:
         parts: Parts,
         home: Home,
         handle: RunHandle,
+        place: Place,
         observers: Sequence[Observer],
         log: Any,
         start: float,
@@ -58,6 +66,7 @@ class Session:
         self._parts = parts
         self._home = home
         self._handle = handle
+        self._place = place
         self._log = log
         self._engine: Engine | None = None
         self._overhead = Stopwatch()
@@ -72,22 +81,35 @@ class Session:
             self._log.warning(notice.event, **notice.values)
         try:
             with (
-                opened_device(parts) as (device, facts),
+                opened_device(parts, self._place.membership.local_rank) as (device, facts),
                 determinism(is_deterministic(parts, device)),
                 device_seeded(parts.core.seed, device),
+                self._place.joined(device, parts.core.ranks.timeout_seconds) as world,
             ):
-                return self._train(self._wire(device), facts)
-        except RunStopped:
-            return self._end("stopped", {"reason": self._handle.reason})
+                compare_plans(world, parts.plan)
+                world.control.share(home_data(self._home))
+                return self._lead(device, facts, made_crew(parts, device, world))
         except BaseException as error:
             self._tell_end("failed", {"error": f"{type(error).__name__}: {error}"})
             raise
 
-    def _wire(self, device: Device) -> Wired:
+    def _lead(self, device: Device, facts: DeviceFacts, crew: Crew) -> Outcome:
+        try:
+            outcome = self._train(self._wire(device, crew), facts)
+        except RunStopped:
+            outcome = self._end("stopped", {"reason": self._handle.reason})
+        crew.order(END, status=outcome.status, steps=outcome.steps)
+        return outcome
+
+    def _wire(self, device: Device, crew: Crew) -> Wired:
         found = self._home.checkpoint
         weights = None if found is None else found / MODEL
-        watch = Watch(stopping=lambda: self._handle.reason)
-        return wire(self._parts, device, self._home.folder, self._warn, watch, weights)
+        watch = Watch(stopping=self._stopping, pulse=self._place.pulse)
+        return wire(self._parts, device, self._home.folder, self._warn, watch, weights, crew)
+
+    def _stopping(self) -> str | None:
+        self._place.pulse.at(self._steps_taken, PREPARING)
+        return self._handle.reason
 
     def _train(self, wired: Wired, facts: DeviceFacts) -> Outcome:
         home, steps = self._home, wired.algorithm.steps
@@ -125,7 +147,7 @@ class Session:
             handle=self._handle,
             observers=self._observers,
             meter=meter,
-            saver=Saver(self._home.folder, core.checkpoint, state.take, self._log),
+            saver=self._saving(wired, state),
             best=best,
             deadline=deadline,
             profiler=profiler,
@@ -133,6 +155,17 @@ class Session:
             log=self._log,
         )
         return loop, state
+
+    def _saving(self, wired: Wired, state: RunState) -> Saving:
+        core, folder = self._parts.core, self._home.folder
+        return Saving(
+            wired.engine,
+            Saver(folder, core.checkpoint, state.take, self._log),
+            folder,
+            tokenizer=wired.tokenizer,
+            shard_bytes=core.export.shard_bytes,
+            again=self._home.again,
+        )
 
     def _stop(self, loop: Loop) -> Outcome:
         """Save, so that the run can go on; export too, unless somebody waits for the process to end."""
@@ -161,20 +194,10 @@ class Session:
         score = loop.best.score_of(self._steps_taken)
         if best is not None and kept is not None and (score is None or kept.rank < score.rank):
             self._log.info("the best checkpoint is exported", checkpoint=best.name, value=kept.value)
-            load_weights(loop.wired.engine, best / MODEL)
+            loop.saver.load(best / MODEL)
 
     def _export(self, loop: Loop) -> Path | None:
-        settings, wired = self._parts.core.export, loop.wired
-        if not settings.enabled:
-            return None
-        target = self._home.folder / "export"
-        return export(
-            wired.engine.model,
-            target,
-            tokenizer=wired.tokenizer,
-            shard_bytes=settings.shard_bytes,
-            over=self._home.again,
-        )
+        return loop.saver.export() if self._parts.core.export.enabled else None
 
     def _counts(self, loop: Loop, reason: str | None, export: Path | None) -> dict[str, Any]:
         checkpoint = self._checkpoint

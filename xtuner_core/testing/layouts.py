@@ -120,7 +120,7 @@ def train_case(case: Case) -> Trained | None:
             crew.order(END)
         else:
             losses = []
-            crew.follow(engine.handlers())
+            crew.follow(engine.handlers(), lambda: None)
         return _found(engine, recording, losses)
 
 

@@ -5,8 +5,7 @@ An order is its name and its values. What each rank is to work on follows it, de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -71,19 +70,18 @@ class Crew:
         """The leading rank's tensor on every rank."""
         return self.world.control.agree(tensor)
 
-    def follow(self, handlers: Mapping[str, Handler]) -> None:
-        """Carry out orders until the one that ends the run."""
+    def follow(self, handlers: Mapping[str, Handler], waiting: Callable[[], None]) -> dict[str, Any]:
+        """Carry out orders until the one that ends the run.
+
+        :param waiting: called before each order is waited for.
+        :return: the values of the last.
+        """
         while True:
+            waiting()
             told = self.world.control.share()
             if told["order"] == END:
-                return
+                return dict(told["values"])
             handlers[told["order"]](**told["values"])
-
-    @contextmanager
-    def leading(self) -> Iterator[None]:
-        """Send the others home when the block ends well. When it does not they see the leading rank go."""
-        yield
-        self.order(END)
 
 
 def lone_crew(device_type: str = "cpu") -> Crew:
