@@ -40,17 +40,22 @@ class RotaryTable(nn.Module):
     It holds no tensor at all, so nothing can be cast to a short dtype or lost between the meta device and
     memory: the frequencies come from the configuration at each forward, on the CPU so that every device sees
     the same bits.
+
+    :param interleaved: whether channel 2i pairs with 2i + 1, and not i with i + P/2.
     """
 
     role = "attn.core"
 
-    def __init__(self, config: RotaryConfig, frequencies: Frequencies = default_frequencies) -> None:
+    def __init__(
+        self, config: RotaryConfig, frequencies: Frequencies = default_frequencies, *, interleaved: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.frequencies = frequencies
+        self.interleaved = interleaved
 
     def forward(self, positions_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine [T, P], each angle standing twice, one half after the other.
+        """Cosine and sine [T, P], each angle standing twice: one half after the other, or in a row if interleaved.
 
         :param positions_T: int or float [T].
         :param dtype: of the result; angles are taken in float32, and in float64 where the result is.
@@ -58,5 +63,5 @@ class RotaryTable(nn.Module):
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         inverse, factor = self.frequencies(self.config, exact)
         angles = positions_T.to(exact)[:, None] * inverse.to(positions_T.device, non_blocking=True)
-        angles_TP = torch.cat((angles, angles), dim=-1)
+        angles_TP = angles.repeat_interleave(2, -1) if self.interleaved else torch.cat((angles, angles), dim=-1)
         return (angles_TP.cos() * factor).to(dtype), (angles_TP.sin() * factor).to(dtype)

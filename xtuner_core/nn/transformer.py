@@ -21,6 +21,7 @@ from xtuner_core.nn.attention import Attention
 from xtuner_core.nn.balance import Balance, Segments
 from xtuner_core.nn.embedding import TokenEmbedding
 from xtuner_core.nn.head import TokenHead
+from xtuner_core.nn.mla import LatentAttention
 from xtuner_core.nn.mlp import MLP
 from xtuner_core.nn.moe import MoE, MoEAuxiliary
 from xtuner_core.nn.norm import RMSNorm
@@ -47,7 +48,13 @@ class DecoderLayer(nn.Module):
 
     role = "layer"
 
-    def __init__(self, layer: int, attention: Attention, feed_forward: MLP | MoE, norm: Callable[[], RMSNorm]) -> None:
+    def __init__(
+        self,
+        layer: int,
+        attention: Attention | LatentAttention,
+        feed_forward: MLP | MoE,
+        norm: Callable[[], RMSNorm],
+    ) -> None:
         super().__init__()
         self.layer = layer
         self.attention_norm = norm()

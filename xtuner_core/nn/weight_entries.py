@@ -6,8 +6,10 @@ Queries, keys and values lie in one matrix, and so do gate and up; a checkpoint 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from xtuner_core.contracts.weights import Init, Span, WeightEntry
+from xtuner_core.nn.mla import LatentSizes
 
 ONES = Init("constant", 1.0)
 ZEROS = Init("constant", 0.0)
@@ -64,6 +66,24 @@ def attention_entries(
     yield from linear_entries(f"{theirs}.o_proj", f"{ours}.out", init, bias=out_bias)
     for name in ("q_norm", "k_norm") if qk_norm else ():
         yield WeightEntry(hf_name=f"{theirs}.{name}.weight", parameter=f"{ours}.{name}", init=ONES)
+
+
+def latent_attention_entries(
+    theirs: str, ours: str, sizes: LatentSizes, init: Init, *, bias: bool = False, out_bias: bool = False
+) -> Iterator[WeightEntry]:
+    """The entries of a `LatentAttention`, under the names of DeepSeek's checkpoints."""
+    keys = {"kv_a": sizes.latent + sizes.rotary_dim}
+    if sizes.query_latent is None:
+        rows = {"q": sizes.queries, **keys}
+    else:
+        rows = {"q_a": sizes.query_latent, **keys}
+        yield norm_entry(f"{theirs}.q_a_layernorm", f"{ours}.query_norm")
+        yield from linear_entries(f"{theirs}.q_b_proj", f"{ours}.query_up", init)
+    for entry in fused_entries(theirs, f"{ours}.down", rows, init, bias=bias):
+        yield replace(entry, hf_name=entry.hf_name.replace(".kv_a_proj.", ".kv_a_proj_with_mqa."))
+    yield norm_entry(f"{theirs}.kv_a_layernorm", f"{ours}.latent_norm")
+    yield from linear_entries(f"{theirs}.kv_b_proj", f"{ours}.up", init)
+    yield from linear_entries(f"{theirs}.o_proj", f"{ours}.out", init, bias=out_bias)
 
 
 def mlp_entries(theirs: str, ours: str, ff: int, init: Init, *, bias: bool = False) -> Iterator[WeightEntry]:
