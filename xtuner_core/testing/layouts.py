@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from xtuner_core.contracts.algorithm import StepResult
 from xtuner_core.contracts.batch import PackedBatch
 from xtuner_core.contracts.launcher import Membership
 from xtuner_core.contracts.weights import Part
 from xtuner_core.engine.build import Watch, build_engine
 from xtuner_core.engine.engine import Engine
 from xtuner_core.engine.inputs import opened_device
+from xtuner_core.engine.objective import StepTotals
 from xtuner_core.engine.ranks.crew import END
+from xtuner_core.engine.ranks.groups import RankGroups
 from xtuner_core.engine.ranks.meeting import made_crew
 from xtuner_core.engine.ranks.world import joined
 from xtuner_core.parts import Parts
+from xtuner_core.testing.collectives import Collectives
 from xtuner_core.testing.documents import packed_steps
 from xtuner_core.testing.tiny_run import compose_tiny, tiny_host
 
@@ -43,10 +48,12 @@ class Case:
     overrides: Mapping[str, Any]
     """Picks and values beside those of the tiny run: `{"parallelism": {"fsdp": {}}}`."""
     plugins: Sequence[str] = ()
-    objects: Sequence[str] = ()
-    """Modules that are plugins, passed as objects."""
+    objects: Mapping[str, str] = field(default_factory=dict)
+    """Modules that are plugins passed as objects, by the plugin's name."""
     batches: str = "mixed"
     """Name of a way to pack (`testing.documents.packed_steps`)."""
+    count: bool = False
+    """Whether the collectives of the last step are counted, which takes time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,20 @@ class Trained:
     losses: list[float]
     tensors: dict[str, Tensor]
     """First gradients as `gradient of NAME`, last weights as `weight NAME`, all whole."""
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    """Where they were counted: `collectives` (rows of `Collectives`), `launches`, `waits` of the leading rank."""
+
+
+class CountedEngine(Engine):
+    """Counts what happens in its steps from the micro-batches on the host to the updated weights."""
+
+    collectives: Collectives | None = None
+
+    def take(self, batches: Sequence[PackedBatch], totals: StepTotals, step: int, learning_rate: float) -> StepResult:
+        """Take a step; the last one is counted where that was asked for."""
+        counting = self.collectives if step == STEPS else None
+        with nullcontext() if counting is None else counting:
+            return super().take(batches, totals, step, learning_rate)
 
 
 class Recording:
@@ -85,7 +106,7 @@ def train_cases(payload: Mapping[str, Any]) -> None:
         found = train_case(case)
         if found is not None:
             file = Path(payload["folder"]) / f"{case.name}.safetensors"
-            save_file(found.tensors, file, {"losses": json.dumps(found.losses)})
+            save_file(found.tensors, file, {"losses": json.dumps(found.losses), "counts": json.dumps(found.counts)})
 
 
 def trained(folder: Path, name: str) -> dict[str, Tensor]:
@@ -98,11 +119,20 @@ def trained(folder: Path, name: str) -> dict[str, Tensor]:
     return {"losses": torch.tensor(losses, dtype=torch.float64), **load_file(file)}
 
 
+def counted(folder: Path, name: str) -> dict[str, Any]:
+    """Read the counts that `train_cases` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(folder / f"{name}.safetensors", framework="pt") as source:
+        counts: dict[str, Any] = json.loads(source.metadata()["counts"])
+    return counts
+
+
 def train_case(case: Case) -> Trained | None:
     """Train one case; the leading rank gets what was found."""
     from importlib import import_module
 
-    objects = {name.rpartition(".")[2]: import_module(name) for name in case.objects}
+    objects = {name: import_module(module) for name, module in case.objects.items()}
     host = tiny_host(case.plugins, objects=objects)
     parts = Parts(compose_tiny({"precision": EXACT, **case.overrides}, host=host).require(), host)
     membership = _membership()
@@ -113,7 +143,10 @@ def train_case(case: Case) -> Trained | None:
         crew = made_crew(parts, device, world)
         engine = build_engine(parts, device, Watch(stopping=lambda: None), crew=crew)
         recording = Recording(engine.optimizer)
-        engine = replace(engine, optimizer=recording)  # type: ignore[arg-type]
+        values = {item.name: getattr(engine, item.name) for item in fields(engine)}
+        engine = CountedEngine(**{**values, "optimizer": recording})
+        collectives = Collectives(cast("RankGroups", crew.ranks))
+        engine.collectives = collectives if case.count and world.leads else None
         if world.leads:
             vocabulary = parts.config("model").vocab_size
             losses = _steps(engine, packed_steps(case.batches, STEPS, vocabulary))
@@ -121,7 +154,8 @@ def train_case(case: Case) -> Trained | None:
         else:
             losses = []
             crew.follow(engine.handlers(), lambda: None)
-        return _found(engine, recording, losses)
+        found = _found(engine, recording, losses)
+        return found and replace(found, counts=_counts(collectives) if case.count else {})
 
 
 def _membership() -> Membership:
@@ -129,6 +163,10 @@ def _membership() -> Membership:
         return Membership()
     rank, size = dist.get_rank(), dist.get_world_size()
     return Membership(rank=rank, world_size=size, local_rank=rank, local_world_size=size)
+
+
+def _counts(collectives: Collectives) -> dict[str, Any]:
+    return {"collectives": collectives.rows(), "launches": collectives.launches, "waits": collectives.waits}
 
 
 def _steps(engine: Engine, steps: Sequence[Sequence[PackedBatch]]) -> list[float]:

@@ -23,7 +23,8 @@ class RankGroups:
         self.rank, self.world_size, self.views = rank, views.world, views
         self._device_type = device_type
         self._timeout = timeout
-        self._groups: dict[tuple[str, ...], ProcessGroup] = {}
+        self.made: dict[tuple[str, ...], ProcessGroup] = {}
+        """Groups that were asked for, by their axes."""
 
     def size(self, *axes: str) -> int:
         """Ranks along these axes together; 1 where there are none."""
@@ -35,14 +36,14 @@ class RankGroups:
 
     def group(self, *axes: str) -> ProcessGroup:
         """The ranks that differ from this one along these axes only. Every rank asks for the same groups in turn."""
-        if axes not in self._groups:
+        if axes not in self.made:
             mine: ProcessGroup | None = None
             for members in self.views.groups(*axes):
                 made = dist.new_group(list(members), timeout=self._timeout)
                 mine = made if self.rank in members else mine
             assert mine is not None
-            self._groups[axes] = mine
-        return self._groups[axes]
+            self.made[axes] = mine
+        return self.made[axes]
 
     def mesh(self, *dims: tuple[str, ...]) -> DeviceMesh:
         """A mesh over this rank's neighbours, one dim for each tuple of axes."""
