@@ -22,6 +22,7 @@ CAPABILITIES = {
     "comm.all_to_all": "all-to-all with uneven splits",
     "device.streams": "work queues that run side by side",
     "device.pinned_memory": "host memory that copies do not wait for",
+    "memory.offload": "keeps tensors in host memory beside its own, and brings them back",
     "memory.snapshot": "records its allocations, for a look at one step",
     "rollout.generate": "generates trajectories",
     "rollout.logprobs": "returns log-probabilities of what it sampled",

@@ -13,6 +13,7 @@ from xtuner_core.contracts.device import DeviceFacts, MemoryFigures
 CAPABILITIES = frozenset(
     {"dtype.fp64", "dtype.fp32", "dtype.bf16", "dtype.fp16", "comm.collectives", "comm.all_to_all"}
 )
+LACKS = {"memory.offload": "its memory is the host's"}
 
 
 class CpuDevice:
@@ -28,7 +29,9 @@ class CpuDevice:
 
     def facts(self) -> DeviceFacts:
         """Name the chip and the machine's memory; peak rates of CPUs stand in no data sheet."""
-        return DeviceFacts(chip=host.chip_name(), capabilities=CAPABILITIES, memory_bytes=host.memory_bytes())
+        return DeviceFacts(
+            chip=host.chip_name(), capabilities=CAPABILITIES, lacks=LACKS, memory_bytes=host.memory_bytes()
+        )
 
     def synchronize(self) -> None:
         """Nothing is queued."""

@@ -18,6 +18,7 @@ CPU: DeviceProvider[Any] = DeviceProvider(
     lacks={
         "dtype.fp8": Lack(reason="PyTorch multiplies no 8-bit floats on a CPU", fix="choose precision=fp32"),
         "device.streams": Lack(reason="a CPU has no work queues beside the program", fix="choose an accelerator"),
+        "memory.offload": Lack(reason="its memory is the host's", fix="set no offload, or choose an accelerator"),
         "device.pinned_memory": Lack(reason="host memory is all that a CPU has", fix="choose an accelerator"),
     },
     summary="the processor; deterministic, float32",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from xtuner_core.builtin.cuda.facts import facts_of
+from xtuner_core.builtin.cuda.host_copies import CudaHostCopy, copy_to_host
 from xtuner_core.contracts.device import DeviceFacts, MemoryFigures
 from xtuner_core.errors import RunError
 
@@ -23,6 +24,7 @@ class CudaDevice:
         self.deterministic = False
         self._current_before = torch.cuda.current_device()
         torch.cuda.set_device(self.torch_device)
+        self._copies: torch.cuda.Stream | None = None
 
     def facts(self) -> DeviceFacts:
         """Chip, capabilities, memory and data-sheet peaks."""
@@ -52,6 +54,12 @@ class CudaDevice:
             torch.cuda.memory._dump_snapshot(str(file))  # type: ignore[no-untyped-call]
         finally:
             torch.cuda.memory._record_memory_history(enabled=None)
+
+    def to_host(self, tensor: torch.Tensor) -> CudaHostCopy:
+        """Copy to pinned memory on a stream of its own."""
+        if self._copies is None:
+            self._copies = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
+        return copy_to_host(tensor, self._copies)
 
     def seed(self, seed: int) -> None:
         """Seed the GPU's generator."""

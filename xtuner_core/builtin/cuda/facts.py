@@ -44,6 +44,7 @@ ALWAYS = frozenset(
         "comm.all_to_all",
         "device.streams",
         "device.pinned_memory",
+        "memory.offload",
         "memory.snapshot",
     }
 )

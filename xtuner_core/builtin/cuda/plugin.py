@@ -23,6 +23,7 @@ CUDA: DeviceProvider[Any] = DeviceProvider(
             "comm.all_to_all",
             "device.streams",
             "device.pinned_memory",
+            "memory.offload",
             "memory.snapshot",
         }
     ),

@@ -89,7 +89,9 @@ class _LogProbs(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, kept = _Inputs(*ctx.saved_tensors[:3]), ctx.saved_tensors[3:]
+        # Asked for once only: recomputation gives each saved tensor out once.
+        saved = ctx.saved_tensors
+        inputs, kept = _Inputs(*saved[:3]), saved[3:]
         grad_hidden_TD, grad_head_VD = torch.empty_like(inputs.hidden_ND), torch.zeros_like(inputs.head_VD)
         grad_T = grad_T.contiguous()
         chunks = [slice(None)] if kept else _chunks(len(grad_T), len(inputs.head_VD))
