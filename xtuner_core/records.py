@@ -140,8 +140,10 @@ class Dimension:
     common to both views."""
     size: str
     """Field of the strategy's configuration that says how many ranks it has; `"auto"` there leaves it to the core."""
-    work: Literal["documents", "tokens", "same"] = "documents"
-    """What the ranks along it are given: other documents, other tokens of the same ones, or the same tokens."""
+    work: Literal["documents", "tokens", "same", "parts"] = "documents"
+    """What the ranks along it are given: other documents; other tokens of the same ones; the same tokens, of which each
+    finds the same (tensor parallelism); or the same tokens, of which each finds a part, and the parts add up (the stages
+    of a pipeline)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,19 @@ def stage_order(strategies: Mapping[str, Offer]) -> list[str]:
     :raises ComposeError: their stages wait for each other.
     """
     providers = {key: _provider(offer) for key, offer in strategies.items()}
+    stages = _sorted_stages(strategies)
+    return sorted(providers, key=lambda key: stages.index(providers[key].stage))
+
+
+def before_precision(strategies: Mapping[str, Offer]) -> int:
+    """How many of the strategies, in the order of `stage_order`, are applied before the precision is."""
+    stages = _sorted_stages(strategies)
+    turn = stages.index("precision")
+    return sum(stages.index(_provider(offer).stage) < turn for offer in strategies.values())
+
+
+def _sorted_stages(strategies: Mapping[str, Offer]) -> list[str]:
+    providers = {key: _provider(offer) for key, offer in strategies.items()}
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for earlier, later in pairwise(STAGES):
         sorter.add(later, earlier)
@@ -39,12 +52,11 @@ def stage_order(strategies: Mapping[str, Offer]) -> list[str]:
         for later in provider.before:
             sorter.add(later, provider.stage)
     try:
-        stages = list(sorter.static_order())
+        return list(sorter.static_order())
     except CycleError as error:
         keys = tuple(strategies)
         message = f"the stages of {', '.join(keys)} wait for each other: {' -> '.join(error.args[1])}"
         raise ComposeError([Problem(message=message, fix="leave one of them out", code="stages")]) from error
-    return sorted(providers, key=lambda key: stages.index(providers[key].stage))
 
 
 def _provider(offer: Offer) -> ParallelismProvider[object]:

@@ -20,7 +20,7 @@ REPLICATE = "replicate"
 """The axis that every view begins with."""
 FIRST, LAST = ("data", "shard"), ("sequence", "parallel")
 """Words of the axes that stand at the beginning and at the end of a view."""
-Work = Literal["documents", "tokens", "same"]
+Work = Literal["documents", "tokens", "same", "parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Axis:
     """`dense.shard`; `replicate` without a view."""
     size: int
     work: Work = "documents"
-    """What the ranks along it are given: other documents, other tokens of the same ones, or the same tokens."""
+    """What the ranks along it are given (`records.Dimension.work`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,8 @@ def divide(world: int, claims: Sequence[Claim]) -> Views | list[Problem]:
             problems.append(found)
         else:
             axes[view] = found
+    if not problems:
+        problems += _unshared(axes, claims)
     # A size that divides neither view is told once.
     return list({p.message: p for p in problems}.values()) or Views(world=world, axes=axes)
 
@@ -146,6 +148,22 @@ def _view(
         Axis(REPLICATE, replicate),
         *(Axis(name, sizes.get(name, data), named.get(name, "documents")) for name in names),
     )
+
+
+def _unshared(axes: Mapping[str, Sequence[Axis]], claims: Sequence[Claim]) -> list[Problem]:
+    """The expert view takes every rank to have tokens of its own; those of ranks that share theirs would count twice."""
+    alike = [axis.name for axis in axes["dense"] if axis.work in ("same", "parts") and axis.size > 1]
+    experts = [c for c in claims if c.dimension.name.startswith("expert.") and _size(axes["expert"], c) > 1]
+    apart = [c for c in experts if c.size is not None or c.dimension.name.endswith(".parallel")]
+    if not alike or not apart:
+        return []
+    key = f"{apart[0].key}.{apart[0].dimension.size}"
+    message = f"ranks along {', '.join(alike)} are given the same tokens, and {key} would count each of them several times"
+    return [Problem(message=message, fix=f"set {key}=1, or leave the other out", code="ranks", key=key)]
+
+
+def _size(axes: Sequence[Axis], claim: Claim) -> int:
+    return next(axis.size for axis in axes if axis.name == claim.dimension.name)
 
 
 def _place(name: str) -> tuple[int, int]:

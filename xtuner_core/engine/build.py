@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -35,10 +35,7 @@ from xtuner_core.hf.initialise import initialise
 from xtuner_core.hf.materialise import materialise
 from xtuner_core.hf.read import read_weights
 from xtuner_core.parts import Parts
-from xtuner_core.records import STAGES, ParallelismProvider
-from xtuner_core.stages import stage_order
-
-_FROM_PRECISION = STAGES[STAGES.index("precision") :]
+from xtuner_core.stages import before_precision, stage_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,10 +213,7 @@ def draw(parts: Parts, device: Device, ranks: Ranks) -> Blueprint:
 def _in_stages(parts: Parts) -> Iterator[str | None]:
     """Keys of the strategies in the order in which they are applied; None where the precision's turn comes."""
     offers = strategies_of(parts)
-    ordered = stage_order(offers)
-    stages = [cast("ParallelismProvider[Any]", offers[key].provider).stage for key in ordered]
-    late = [stage in _FROM_PRECISION for stage in stages]
-    turn = late.index(True) if True in late else len(ordered)
+    ordered, turn = stage_order(offers), before_precision(offers)
     yield from ordered[:turn]
     yield None
     yield from ordered[turn:]

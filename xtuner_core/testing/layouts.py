@@ -134,8 +134,10 @@ def train_case(case: Case) -> Trained | None:
 
     objects = {name: import_module(module) for name, module in case.objects.items()}
     host = tiny_host(case.plugins, objects=objects)
-    parts = Parts(compose_tiny({"precision": EXACT, **case.overrides}, host=host).require(), host)
     membership = _membership()
+    launcher = {"name": "local", "nproc": membership.world_size}
+    overrides = {"precision": EXACT, "launcher": launcher, **case.overrides}
+    parts = Parts(compose_tiny(overrides, host=host).require(), host)
     with (
         opened_device(parts, membership.local_rank) as (device, _),
         joined(membership, device, timedelta(seconds=60)) as world,

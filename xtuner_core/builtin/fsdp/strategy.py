@@ -36,7 +36,9 @@ class Fsdp(Parallelism):
             return model
         _refuse_narrow_sums(self._config, context.policy)
         views = context.ranks.views
-        spreads = {view: Spread.over(views, view) for view in (DENSE, EXPERT)}
+        # Ranks that are given the same tokens have a place in the dense view alone, where their gradients count once.
+        alike = any(views.size(*views.working(work)) > 1 for work in ("same", "parts"))
+        spreads = {view: Spread.over(views, DENSE if alike else view) for view in (DENSE, EXPERT)}
         apart = not spreads[DENSE].same_ranks(spreads[EXPERT], views)
         units = plan_units(model, context.followers, experts_apart=apart)
         heads = head_names(model)
