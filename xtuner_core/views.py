@@ -151,14 +151,14 @@ def _view(
 
 
 def _unshared(axes: Mapping[str, Sequence[Axis]], claims: Sequence[Claim]) -> list[Problem]:
-    """The expert view takes every rank to have tokens of its own; those of ranks that share theirs would count twice."""
+    """The expert view takes every rank to have tokens of its own; those that ranks share would count twice."""
     alike = [axis.name for axis in axes["dense"] if axis.work in ("same", "parts") and axis.size > 1]
     experts = [c for c in claims if c.dimension.name.startswith("expert.") and _size(axes["expert"], c) > 1]
     apart = [c for c in experts if c.size is not None or c.dimension.name.endswith(".parallel")]
     if not alike or not apart:
         return []
     key = f"{apart[0].key}.{apart[0].dimension.size}"
-    message = f"ranks along {', '.join(alike)} are given the same tokens, and {key} would count each of them several times"
+    message = f"ranks along {', '.join(alike)} are given the same tokens, and {key} would count each several times"
     return [Problem(message=message, fix=f"set {key}=1, or leave the other out", code="ranks", key=key)]
 
 

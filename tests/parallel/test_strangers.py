@@ -1,4 +1,4 @@
-"""Strategies from outside: one with a dimension of its own, one that replaces the schedule; no file of the core knows."""
+"""Strategies from outside: one with a dimension of its own, one that replaces the schedule; the core knows neither."""
 
 from __future__ import annotations
 

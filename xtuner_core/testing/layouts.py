@@ -30,6 +30,7 @@ from xtuner_core.engine.ranks.crew import END
 from xtuner_core.engine.ranks.groups import RankGroups
 from xtuner_core.engine.ranks.meeting import made_crew
 from xtuner_core.engine.ranks.world import joined
+from xtuner_core.errors import ComposeError, ConfigError
 from xtuner_core.parts import Parts
 from xtuner_core.testing.collectives import Collectives
 from xtuner_core.testing.documents import packed_steps
@@ -99,11 +100,17 @@ class Recording:
 def train_cases(payload: Mapping[str, Any]) -> None:
     """Train each case on all ranks of the process group; the leading one writes `FOLDER/NAME.safetensors`.
 
+    Of a case that is refused when it is wired the reason is written to `FOLDER/NAME.refused`.
+
     :param payload: `folder`, and `cases` as plain data.
     """
     for data in payload["cases"]:
         case = Case(**data)
-        found = train_case(case)
+        try:
+            found = train_case(case)
+        except (ComposeError, ConfigError) as error:
+            (Path(payload["folder"]) / f"{case.name}.refused").write_text(str(error))
+            continue
         if found is not None:
             file = Path(payload["folder"]) / f"{case.name}.safetensors"
             save_file(found.tensors, file, {"losses": json.dumps(found.losses), "counts": json.dumps(found.counts)})

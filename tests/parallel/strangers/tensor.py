@@ -85,7 +85,8 @@ class Tensors(Parallelism):
         with torch.device("cpu"):
             group = context.ranks.group("dense.tensor")
         for item in [found for role in ROLES for found in select(model, role)]:
-            assert isinstance(item.module, nn.Linear) and item.module.bias is None
+            assert isinstance(item.module, nn.Linear)
+            assert item.module.bias is None
             weight = item.module.weight
             each = weight.shape[1] // self._size
             mine = nn.Parameter(weight.new_empty(weight.shape[0], each), requires_grad=weight.requires_grad)

@@ -31,8 +31,8 @@ class Spread:
 
         Along `data`, which no strategy owns, shards are replicated, as the sizes that were asked for say.
         """
-        same = (REPLICATE, f"{view}.data")
-        axes = [axis.name for axis in views.axes[view] if axis.work not in ("same", "parts") and axis.name != HOLDS_OTHERS]
+        same, shared = (REPLICATE, f"{view}.data"), ("same", "parts")
+        axes = [axis.name for axis in views.axes[view] if axis.work not in shared and axis.name != HOLDS_OTHERS]
         return cls(
             replicate=tuple(name for name in axes if name in same),
             shard=tuple(name for name in axes if name not in same),
