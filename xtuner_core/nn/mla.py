@@ -123,7 +123,7 @@ class LatentAttention(OperatorModule):
         if sizes.query_latent is not None:
             query = self.query_up(self.query_norm(query))
         query_THC = query.view(-1, sizes.heads, sizes.head_dim)
-        content_THN, rotating_THP = query_THC.split((sizes.content_dim, sizes.rotary_dim), dim=-1)
+        content_THN, rotating_THP = torch.split(query_THC, [sizes.content_dim, sizes.rotary_dim], dim=-1)
         return torch.cat((content_THN, self._rotate(rotating_THP, cos_TP, sin_TP)), dim=-1)
 
     def _keys_and_values(self, latent_TL: Tensor, shared_T1P: Tensor) -> tuple[Tensor, Tensor]:

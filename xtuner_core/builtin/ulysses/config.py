@@ -1,0 +1,20 @@
+"""Configuration of sequence parallelism."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class UlyssesConfig:
+    """How many ranks share the tokens of a pack.
+
+    Each has as many consecutive tokens, and within attention all of them for its share of the heads.
+    """
+
+    size: int
+    """Ranks that share the tokens of a pack; must divide their number and the query heads of every attention."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"size must be a number of ranks, 1 at least, not {self.size!r}")
