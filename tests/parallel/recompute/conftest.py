@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from xtuner_core.builtin.cpu.device import CpuDevice
 from xtuner_core.builtin.recompute.config import RecomputeConfig
@@ -81,8 +83,12 @@ class Kept(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
+        # A view of what lived before, a weight transposed, is not made here.
+        given = {
+            each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)
+        }
         for tensor in output if isinstance(output, tuple | list) else [output]:
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in given:
                 storage = tensor.untyped_storage()
                 self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
         return output
@@ -98,6 +104,7 @@ def bytes_kept() -> Callable[[Callable[[], Any]], int]:
     def count(call: Callable[[], Any]) -> int:
         with Kept() as kept:
             result = call()
+        gc.collect()
         found = kept.bytes()
         del result
         return found

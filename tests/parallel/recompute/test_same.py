@@ -44,7 +44,9 @@ def batches():
 
 @pytest.mark.parametrize("name", [*NAMES, "whole layers", "one whole layer"])
 @pytest.mark.parametrize(("model", "values"), [("tiny", {}), ("qwen3_moe", SMALL)])
-def test_losses_statistics_and_gradients_keep_their_bits(make_model, recomputed, settings, batches, name, model, values):
+def test_losses_statistics_and_gradients_keep_their_bits(
+    make_model, recomputed, settings, batches, name, model, values
+):
     plain = make_model(model, **values)
     expected = differentiate(plain, TokenMean(), batches)
     assert same_bits(differentiate(recomputed(plain, settings[name]), TokenMean(), batches), expected)
