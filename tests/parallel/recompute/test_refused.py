@@ -42,7 +42,7 @@ def test_a_mixture_whose_router_cannot_be_found(make_model, recomputed):
 
 @pytest.mark.parametrize("roles", [("layer", "attn"), ("attn", "layer"), ("mlp", "mlp")])
 def test_two_picks_for_one_module(make_model, recomputed, roles):
-    with pytest.raises(ComposeError, match="recomputes .* already"):
+    with pytest.raises(ComposeError, match=r"recomputes .* already"):
         recomputed(make_model("tiny"), *({"role": role} for role in roles))
 
 
