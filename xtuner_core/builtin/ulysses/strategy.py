@@ -50,7 +50,7 @@ def _attends(module: nn.Module) -> bool:
 def _core(name: str, module: nn.Module) -> AttentionCore:
     if type(module) is not AttentionCore:
         raise ConfigError(
-            f"{name} is a {type(module).__name__}, which calls the operator attention by itself, so that "
+            f"{name} is of class {type(module).__name__}, which calls the operator attention by itself, so that "
             "parallelism.ulysses cannot share its heads",
             fix="compose the model of xtuner_core.nn.AttentionCore, or leave parallelism.ulysses out",
         )
