@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xtuner_core.testing import imaginary, tiny
+    from xtuner_core.testing import imaginary, latent, tiny
     from xtuner_core.testing.algorithm import AlgorithmContract
     from xtuner_core.testing.build import build_model, model_config
     from xtuner_core.testing.dataset import DatasetContract
@@ -65,7 +65,7 @@ _HOMES = {
     "random_documents": "documents",
     "tiny_host": "tiny_run",
 }
-_PLUGINS = ("imaginary", "tiny")
+_PLUGINS = ("imaginary", "latent", "tiny")
 """Plugin modules, passed to a host as objects."""
 
 
@@ -105,6 +105,7 @@ __all__ = [
     "compose_tiny",
     "fake_plugin",
     "imaginary",
+    "latent",
     "model_config",
     "random_documents",
     "tiny",

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 class UlyssesConfig:
     """How many ranks share the tokens of a pack.
 
-    Each has as many consecutive tokens, and within attention all of them for its share of the heads.
+    Each has as many consecutive tokens, and within attention all of them for its share of the heads. With S ranks, T
+    tokens of a pack, H query heads, G key-value heads, L = lcm(G, S), C channels of a query and V of a value, an
+    attention has two all-to-alls forward and two backward, and a rank hands T / S * (H * C + L * (C + V)) entries to the
+    first of each, of which 1 / S stays with it, and T / S * H * V to the second. Memory of the rest is that of T / S
+    tokens.
     """
 
     size: int
