@@ -11,9 +11,8 @@ class UlyssesConfig:
 
     Each has as many consecutive tokens, and within attention all of them for its share of the heads. With S ranks, T
     tokens of a pack, H query heads, G key-value heads, L = lcm(G, S), C channels of a query and V of a value, an
-    attention has two all-to-alls forward and two backward, and a rank hands T / S * (H * C + L * (C + V)) entries to the
-    first of each, of which 1 / S stays with it, and T / S * H * V to the second. Memory of the rest is that of T / S
-    tokens.
+    attention has two all-to-alls forward and two backward. To the first of each a rank hands
+    T / S * (H * C + L * (C + V)) entries, of which 1 / S stays with it, and to the second T / S * H * V.
     """
 
     size: int
