@@ -142,7 +142,7 @@ class Dimension:
     """Field of the strategy's configuration that says how many ranks it has; `"auto"` there leaves it to the core."""
     work: Literal["documents", "tokens", "same", "parts"] = "documents"
     """What the ranks along it are given: other documents; other tokens of the same ones; the same tokens, of which each
-    finds the same (tensor parallelism); or the same tokens, of which each finds a part, and the parts add up (the stages
+    finds the same (tensor parallelism); or the same tokens, of which each finds a part, and the parts add up (stages
     of a pipeline)."""
 
 

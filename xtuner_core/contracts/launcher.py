@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -27,15 +26,34 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where the run lives that a rank works at, and from where it begins. Plain data."""
+
+    folder: str
+    """Of the run, with its plan."""
+    checkpoint: str | None = None
+    """Good, and gone on from; None where the run begins at its first step."""
+    again: bool = False
+    """Whether a run was in the folder before."""
+    resumed: str | None = None
+    """What `--resume` came to, for a person."""
+    notices: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    """To tell in the run's log: events and their values."""
+    log_format: str = "console"
+    """Of warnings and errors on standard error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What a launcher is to start."""
 
-    folder: Path
-    """Of the run; what ranks leave goes to `folder / "ranks"`."""
+    start: Start
+    """The same for every rank; what ranks leave goes to `ranks` in its folder."""
     command: tuple[str, ...]
-    """Starts one rank; the path of a file with its `Membership` and `Start` as JSON is added to it."""
+    """Starts one rank; the path of a file with its `Membership` and `Start` (`xtuner_core.launch.orders`) is added.
+    The rank's standard input is a pipe that the launcher holds: at its end the rank ends itself."""
     stop_reason: Callable[[], str | None]
-    """Why the run is asked to stop, or None while it is not; the launcher passes it on to rank 0 as a signal."""
+    """Why the run is asked to stop, or None while it is not; the launcher writes `stop REASON` to rank 0's input."""
     timeout_seconds: float
     """After so long without progress of any rank the run counts as hung."""
 
@@ -49,6 +67,12 @@ class RankFailure:
     """One sentence: how it ended, at which step, in which operation."""
     details: str = ""
     """The traceback, or the stacks of all ranks."""
+    error: str | None = None
+    """Class of `xtuner_core.errors` where the rank raised one of these; None for whatever was not foreseen."""
+    fix: str = ""
+    """What to do about it, where the rank knew."""
+    notes: tuple[str, ...] = ()
+    """Of the error: in which plugin it arose, hints."""
 
 
 class Launcher(Protocol):

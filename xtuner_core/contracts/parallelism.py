@@ -90,12 +90,15 @@ class Parallelism(Protocol):
 
     def filled(self, model: nn.Module) -> None:
         """Told once the model has memory on the device, before weights are read into it."""
+        return
 
     def micro_batch(self, model: nn.Module, *, last: bool) -> None:
         """Told before the forward pass of each micro-batch of a step; `last` is the one after which gradients count."""
+        return
 
     def scored(self, model: nn.Module) -> None:
         """Told after forward passes that no backward pass follows (scoring, generation)."""
+        return
 
 
 class Schedule(Protocol):

@@ -13,7 +13,7 @@ from xtuner_core.engine.build import Watch, build_engine
 from xtuner_core.engine.checkpoint.layout import MODEL, checkpoints
 from xtuner_core.engine.checkpoint.saved import read_checkpoint
 from xtuner_core.engine.checkpoint.saver import Saver
-from xtuner_core.engine.checkpoint.state import RunState
+from xtuner_core.engine.checkpoint.state import RunState, moment_parts
 from xtuner_core.engine.handle import RunHandle
 from xtuner_core.engine.inputs import is_deterministic, opened_device
 from xtuner_core.engine.outcome import Outcome
@@ -66,17 +66,15 @@ class Follower:
         weights = None if checkpoint is None else checkpoint / MODEL
         engine = build_engine(parts, device, watch, weights, made_crew(parts, device, world))
         state = RunState(engine=engine, plan=parts.plan, shard_bytes=core.export.shard_bytes)
-        saver = Saver(folder, core.checkpoint, state, log)
+        saver = Saver(folder, core.checkpoint, state.take, log, world.control)
         saving = Saving(engine, saver, folder, shard_bytes=core.export.shard_bytes, again=home["again"])
         if checkpoint is not None:
-            saved = read_checkpoint(checkpoint)
+            saved = read_checkpoint(checkpoint, moment_parts(engine))
             state.restore(saved)
             state.restore_random(saved)
         log.info("following")
         handlers = {**engine.handlers(), **saving.handlers()}
-        end = engine.crew.follow(handlers, lambda: pulse.at(engine.steps_taken, WAITING))
-        saving.close()
-        return end
+        return engine.crew.follow(handlers, lambda: pulse.at(engine.steps_taken, WAITING))
 
     @contextmanager
     def _logging(self, folder: Path) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from xtuner_core.engine.checkpoint.layout import MODEL, checkpoints
 from xtuner_core.engine.checkpoint.manifest import read_score
 from xtuner_core.engine.checkpoint.saved import read_checkpoint
 from xtuner_core.engine.checkpoint.saver import Saver
-from xtuner_core.engine.checkpoint.state import RunState, optimized_tensors
+from xtuner_core.engine.checkpoint.state import RunState, moment_parts
 from xtuner_core.engine.deadline import TIME_LIMIT, Clock, Deadline
 from xtuner_core.engine.engine import Engine
 from xtuner_core.engine.folder import write_json
@@ -115,7 +115,8 @@ class Session:
         home, steps = self._home, wired.algorithm.steps
         self._engine = wired.engine
         loop, state = self._loop(wired, facts)
-        saved = None if home.checkpoint is None else read_checkpoint(home.checkpoint)
+        boxes = None if wired.engine.crew.world.alone else moment_parts(wired.engine)
+        saved = None if home.checkpoint is None else read_checkpoint(home.checkpoint, boxes)
         if saved is not None:
             state.restore(saved)
         summary = start_summary(self._parts, wired, facts, resumed=home.resumed)
@@ -130,7 +131,7 @@ class Session:
         core, engine, steps = self._parts.core, wired.engine, wired.algorithm.steps
         meter = Meter(config=self._parts.config("model"), engine=engine, facts=facts, steps=steps)
         best = Best.of(core, self._parts.plan)
-        size = 3 * sum(tensor.nbytes for tensor in optimized_tensors(engine).values())
+        size = 3 * sum(part.tensor.nbytes for part in engine.parts().values())
         deadline = Deadline(core.time_limit_seconds, start=self._clock.start, save_bytes=size)
         state = RunState(
             engine=engine,
@@ -160,7 +161,7 @@ class Session:
         core, folder = self._parts.core, self._home.folder
         return Saving(
             wired.engine,
-            Saver(folder, core.checkpoint, state.take, self._log),
+            Saver(folder, core.checkpoint, state.take, self._log, wired.engine.crew.world.control),
             folder,
             tokenizer=wired.tokenizer,
             shard_bytes=core.export.shard_bytes,

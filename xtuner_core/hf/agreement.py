@@ -5,14 +5,15 @@ Imports no torch.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from xtuner_core import errors
-from xtuner_core.durable import whole_folder
 from xtuner_core.errors import RunError, XTunerCoreError
 from xtuner_core.hf.together import ALONE, Together
 
@@ -38,16 +39,16 @@ class Agreement:
         self.leads = together.leads
 
     def meet(self, data: Any = None) -> list[Any]:
-        """Wait for all ranks; the one that leads gets their plain data by rank, the others an empty list."""
+        """Wait for all ranks; the one that leads gets their data by rank, the others an empty list."""
         return self._step({"data": data})[0]
 
     def lead(self, work: Callable[[], T]) -> T:
-        """Have the rank that leads do something, and get its result, which is plain data, on all ranks."""
+        """Have the rank that leads do something, and get its result on all ranks."""
         result: T = self._step({}, work() if self.leads else None)[1]
         return result
 
     def share(self, data: T) -> T:
-        """The plain data of the rank that leads."""
+        """The data of the rank that leads."""
         return self.lead(lambda: data)
 
     def __enter__(self) -> Agreement:
@@ -62,6 +63,11 @@ class Agreement:
             self.meet()
         elif self.size > 1:
             self._tell(error)
+
+    def alike(self, data: Any) -> bool:
+        """Whether all ranks have equal data, of JSON; a digest of it is exchanged."""
+        digests = self.meet(hashlib.sha256(json.dumps(data).encode()).hexdigest())
+        return self.lead(lambda: len(set(digests)) == 1)
 
     def _step(self, given: Mapping[str, Any], answer: Any = None) -> tuple[list[Any], Any]:
         rows, shared = self._exchange(given, answer)
@@ -93,16 +99,17 @@ class Agreement:
 
 
 @contextmanager
-def shared_folder(target: Path, together: Together = ALONE, *, over: bool = False) -> Iterator[tuple[Path, Agreement]]:
-    """Lend all ranks one new folder that becomes `target` when their blocks end well, and disappears otherwise.
+def shared_folder(lent: AbstractContextManager[Path], together: Together = ALONE) -> Iterator[tuple[Path, Agreement]]:
+    """Lend all ranks the folder that is lent to the one that leads.
 
-    :param over: whether `target` may be there already, and is replaced.
+    :param lent: entered by the rank that leads only (`durable.whole_folder`); left when all blocks have ended well,
+        and with their error when one has not.
     :returns: the folder, and the agreement in which the ranks fill it.
     :raises OSError: something cannot be written, on any rank.
     """
-    # The folder is removed when all ranks have left their blocks, so that none writes into it any more.
+    # The stack is left after the agreement, so that a folder is removed when no rank writes into it any more.
     with ExitStack() as stack, Agreement(together) as agreement:
-        partial = agreement.lead(lambda: str(stack.enter_context(whole_folder(target, over=over))))
+        partial = agreement.lead(lambda: str(stack.enter_context(lent)))
         yield Path(partial), agreement
         agreement.meet()
         agreement.lead(stack.close)

@@ -1,6 +1,6 @@
 """How the ranks that write or read the same files meet. Imports no torch.
 
-Two primitives suffice: plain data of all ranks to the one that leads, and plain data from it to all. Every step that
+Two primitives suffice: data of all ranks to the one that leads, and data from it to all. Every step that
 ranks take together is one of each, in this order (`agreement.Agreement`), so that a rank that fails tells of it at
 its next step, whichever that is, and none waits for one that has given up.
 """
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 class Together(Protocol):
     """The ranks of a run, as one of them meets the others: over a control group, on the host.
 
-    All ranks make the same calls in the same order. Data is what JSON holds. A call raises where a rank is gone.
+    All ranks make the same calls in the same order. Data is nested plain data and tensors (`checkpoint.codec`). A call
+    raises where a rank is gone.
     """
 
     rank: int
@@ -24,7 +25,7 @@ class Together(Protocol):
         """Whether this is the rank that decides, creates folders, and renames them."""
 
     def gather(self, data: Any) -> list[Any]:
-        """Give plain data to the rank that leads, which gets that of all by rank; the others get an empty list."""
+        """Give data to the rank that leads, which gets that of all by rank; the others get an empty list."""
 
     def share(self, data: Any) -> Any:
         """Get what the rank that leads gives; what the others give is passed over."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from xtuner_core.contracts.weights import Part
 from xtuner_core.engine.checkpoint.codec import decode
 from xtuner_core.engine.checkpoint.layout import MODEL, OPTIMIZER, STATE, TENSORS
 from xtuner_core.engine.checkpoint.manifest import damage
@@ -41,17 +42,28 @@ def problems(checkpoint: Path) -> list[str]:
     ]
 
 
-def read_checkpoint(checkpoint: Path) -> Saved:
+def read_checkpoint(checkpoint: Path, moments: Mapping[str, Part] | None = None) -> Saved:
     """Read what `write_checkpoint` wrote, tensors on the CPU.
 
+    :param moments: boxes of the optimizer's tensors that this rank wants; None reads every one, whole.
     :raises DataError: it cannot be read.
     """
     try:
         content = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         tensors = read_tensors(checkpoint / TENSORS)
         states = {name: decode(content[name], tensors) for name in ("algorithm", "random", "progress")}
-        optimizer = decode(content["optimizer"], read_tensors(checkpoint / OPTIMIZER))
+        optimizer = _optimizer(content["optimizer"], checkpoint / OPTIMIZER, moments)
         return Saved(step=content["step"], model=checkpoint / MODEL, optimizer=optimizer, **states)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         message = f"the checkpoint {checkpoint} cannot be read: {error}"
         raise DataError(message, fix="go on from another one") from error
+
+
+def _optimizer(plain: Any, file: Path, moments: Mapping[str, Part] | None) -> Any:
+    if moments is None:
+        return decode(plain, read_tensors(file))
+    every, mine = set(plain.get("parameters", {})), {name.rpartition(".")[0] for name in moments}
+    away = {name for name in every if f"optimizer.parameters.{name}" not in mine}
+    kept = {name: value for name, value in plain.get("parameters", {}).items() if name not in away}
+    others = {**plain, "parameters": kept} if "parameters" in plain else plain
+    return decode(others, read_tensors(file, moments))

@@ -13,6 +13,7 @@ from xtuner_core.engine.checkpoint.layout import FOLDER, checkpoint_name, checkp
 from xtuner_core.engine.checkpoint.manifest import Score
 from xtuner_core.engine.checkpoint.snapshot import Snapshot, Weights, write_checkpoint
 from xtuner_core.errors import RunError
+from xtuner_core.hf.together import ALONE, Together
 
 
 class Take(Protocol):
@@ -28,10 +29,12 @@ class Saver:
     :param run: the run's folder.
     :param take: takes a snapshot.
     :param log: of the run.
+    :param together: how the ranks of the run meet; all of them save at the same step.
     """
 
-    def __init__(self, run: Path, settings: CheckpointConfig, take: Take, log: Any) -> None:
+    def __init__(self, run: Path, settings: CheckpointConfig, take: Take, log: Any, together: Together = ALONE) -> None:
         self._run = run
+        self._together = together
         self._settings = settings
         self._take = take
         self._log = log
@@ -96,9 +99,10 @@ class Saver:
         start = perf_counter()
         weights, snapshot = self._take(score)
         target = self._run / FOLDER / checkpoint_name(step)
-        write_checkpoint(target, weights, snapshot)
+        write_checkpoint(target, weights, snapshot, self._together)
         self._log.info("checkpoint saved", step=step, seconds=perf_counter() - start, folder=str(target))
-        self._prune()
+        if self._together.leads:
+            self._prune()
 
     def _prune(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,6 @@ from xtuner_core.engine.checkpoint.snapshot import Snapshot, Weights
 from xtuner_core.engine.engine import Engine
 from xtuner_core.errors import DataError, XTunerCoreError
 from xtuner_core.hf.read import read_weights
-from xtuner_core.hf.targets import named_tensors
 from xtuner_core.plan import Plan
 
 
@@ -38,11 +37,12 @@ class RunState:
     """A run's changing parts."""
 
     engine: Engine
-    algorithm: Algorithm
-    tokenizer: Tokenizer
+    algorithm: Algorithm | None = None
+    """None on a rank that does not lead, and so has none; what it tells of the run's counters is not written."""
+    tokenizer: Tokenizer | None = None
     plan: Plan
     shard_bytes: int
-    parts: Mapping[str, Stateful]
+    parts: Mapping[str, Stateful] = field(default_factory=dict)
     """The run's own counters, by name."""
 
     def take(self, score: Score | None) -> tuple[Weights, Snapshot]:
@@ -50,7 +50,7 @@ class RunState:
         engine = self.engine
         weights = Weights(
             model=engine.model,
-            tensors=optimized_tensors(engine),
+            parts=engine.parts(),
             tokenizer=self.tokenizer,
             shard_bytes=self.shard_bytes,
         )
@@ -58,7 +58,8 @@ class RunState:
         snapshot = Snapshot(
             step=engine.steps_taken,
             optimizer=engine.optimizer.state_dict(),
-            algorithm=self.algorithm.state_dict(),
+            moments=moment_parts(engine),
+            algorithm={} if self.algorithm is None else self.algorithm.state_dict(),
             random=random_states(engine.device),
             progress={"engine": counts, **{name: part.state_dict() for name, part in self.parts.items()}},
             plan=self.plan.to_json(),
@@ -75,7 +76,8 @@ class RunState:
         counts = saved.progress["engine"]
         self.engine.steps_taken, self.engine.skipped_in_a_row = counts["steps_taken"], counts["skipped_in_a_row"]
         _load("optimizer", self.engine.optimizer.load_state_dict, saved.optimizer)
-        _load("algorithm", self.algorithm.load_state_dict, saved.algorithm)
+        if self.algorithm is not None:
+            _load("algorithm", self.algorithm.load_state_dict, saved.algorithm)
         for name, part in self.parts.items():
             _load(name, part.load_state_dict, saved.progress[name])
 
@@ -84,10 +86,17 @@ class RunState:
         set_random_states(saved.random, self.engine.device)
 
 
-def optimized_tensors(engine: Engine) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; where a parameter has a master copy, that."""
-    masters = {id(parameter): master for parameter, master in engine.masters.copies}
-    return {name: masters.get(id(tensor), tensor) for name, tensor in named_tensors(engine.model).items()}
+def moment_parts(engine: Engine) -> dict[str, Part]:
+    """Boxes of the optimizer's tensors that follow a parameter, by the names that `codec.encode` gives them."""
+    assert engine.layout is not None
+    mine = {parameter.name: parameter.tensor.shape for parameter in engine.masters.optimized}
+    states: Mapping[str, Mapping[str, Any]] = engine.optimizer.state_dict().get("parameters", {})
+    return {
+        f"optimizer.parameters.{name}.{key}": engine.layout.part(name, value)
+        for name, values in states.items()
+        for key, value in values.items()
+        if isinstance(value, Tensor) and name in mine and value.shape == mine[name]
+    }
 
 
 def load_weights(engine: Engine, model_folder: Path) -> None:
@@ -96,7 +105,8 @@ def load_weights(engine: Engine, model_folder: Path) -> None:
     :param model_folder: the checkpoint's `model`.
     """
     model: Any = engine.model
-    read_weights(model, model.weight_map(), model_folder, parts={n: Part.whole(t) for n, t in optimized_tensors(engine).items()})
+    assert engine.layout is not None
+    read_weights(model, model.weight_map(), model_folder, parts=engine.parts(), whole=engine.layout.whole)
     engine.masters.publish()
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from xtuner_core.contracts.weights import Part
 from xtuner_core.durable import write_synced
 from xtuner_core.errors import ContractError
+from xtuner_core.hf.agreement import Agreement
+from xtuner_core.hf.boxes import Piece, wholes_of
 from xtuner_core.hf.header import WORDS, StoredTensor, header_bytes
+from xtuner_core.hf.placed import create_file, write_pieces
+from xtuner_core.hf.read import read_box
+from xtuner_core.hf.wholes import agreed_wholes
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -23,10 +30,36 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     write_synced(file, _chunks(tensors, _places(tensors, file)))
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read every tensor, on the CPU."""
+def write_parts(file: Path, parts: Mapping[str, Part], agreement: Agreement) -> None:
+    """Write whole tensors of which ranks hold parts, all ranks together, to the file that one process would write.
+
+    :raises ContractError: one has a dtype that safetensors does not know.
+    :raises OSError: the file cannot be written, on any rank.
+    """
+    stored = _places(agreed_wholes(wholes_of(parts), agreement), file)
+    agreement.lead(lambda: create_file(file, stored))
+    pieces = [(p, Piece.of(parts[p.key])) for p in stored if p.key in parts and parts[p.key].writes]
+    placed = [(place, piece) for place, piece in pieces if piece is not None]
+    if placed or agreement.leads:
+        write_pieces(file, stored, placed)
+
+
+def read_tensors(file: Path, parts: Mapping[str, Part] | None = None) -> dict[str, Tensor]:
+    """Read tensors, on the CPU.
+
+    :param parts: boxes of the tensors that are wanted, by name; None reads every tensor, whole.
+    """
     with safe_open(file, framework="pt", device="cpu") as source:
-        return {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118 - no mapping
+        if parts is None:
+            return {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118 - no mapping
+        there = set(source.keys())
+        return {name: _read_part(source, name, part) for name, part in parts.items() if name in there}
+
+
+def _read_part(source: Any, name: str, part: Part) -> Tensor:
+    if not part.tensor.numel():
+        return torch.empty_like(part.tensor, device="cpu")
+    return read_box(source, name, tuple(slice(a, a + n) for a, n in zip(part.start, part.tensor.shape, strict=True)))
 
 
 def first_unfit(tensors: Iterable[tuple[str, Tensor]]) -> str | None:

@@ -1,0 +1,1 @@
+"""Starting ranks, watching them, ending them: both sides of it, the supervisor's and the rank's."""
