@@ -30,6 +30,7 @@ from xtuner_core.api import (
 )
 from xtuner_core.builtin.cpu.device import CpuDevice
 from xtuner_core.contracts.counts import ParameterCount
+from xtuner_core.contracts.parallelism import Parallelism
 from xtuner_core.data.memory import TextCorpus
 from xtuner_core.engine.build import operator_rows
 from xtuner_core.errors import ComposeError, DataError, RunError, UsageError
@@ -76,7 +77,7 @@ def open_texts(config: TextsConfig, *, cache: Path) -> TextCorpus:
     return TextCorpus("texts", draw("train"), draw("held_out"), tokenizer=tokenizer)
 
 
-class Strategy:
+class Strategy(Parallelism):
     """Notes when it is applied, and to what."""
 
     applied: list[tuple[str, torch.dtype]] = []  # noqa: RUF012

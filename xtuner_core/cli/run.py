@@ -54,6 +54,18 @@ AGAIN = ("SIGTERM", "time_limit_seconds")
     is_flag=True,
     help="With --resume: go on though plugins or configuration are others than those of the run there.",
 )
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Short for launcher=local launcher.nproc=N: start N ranks on this host. Many hosts are torchrun's affair.",
+)
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Short for launcher.max_restarts=N: how often the ranks are started again after a failure.",
+)
 @click.pass_obj
 def run(
     session: Session,
@@ -66,6 +78,8 @@ def run(
     folder: Path | None,
     resume: bool,
     accept_changes: bool,
+    nproc: int | None,
+    max_restarts: int | None,
 ) -> int:
     """Train what a recipe and values ask for.
 
@@ -80,9 +94,13 @@ def run(
         raise UsageError("--accept-changes is about going on with a run", fix="add --resume")
     if source is None:
         extra = [override("observer.console.format", log_format)] if log_format else []
+        extra += [override("launcher", "local"), override("launcher.nproc", nproc)] if nproc is not None else []
+        extra += [override("launcher.max_restarts", max_restarts)] if max_restarts is not None else []
         plan = compose_run(session, [*arguments, *extra], plugins).require()
     else:
-        _refuse_changes([*arguments, *(f"--plugins {name}" for name in plugins)], log_format)
+        started = {"--nproc": nproc, "--max-restarts": max_restarts}
+        changes = [f"{option} {value}" for option, value in started.items() if value is not None]
+        _refuse_changes([*arguments, *(f"--plugins {name}" for name in plugins), *changes], log_format)
         plan = _replay(session, source)
     if not dry_run:
         return _train(session, plan, log_format, folder=folder, resume=resume, accept_changes=accept_changes)

@@ -73,11 +73,17 @@ class Saving:
     def export(self) -> Path:
         """Write the Hugging Face folder of the run."""
         self._crew.order("export")
-        self._engine.pulse.at(self._engine.steps_taken, "export")
+        engine, layout = self._engine, self._engine.layout
+        assert layout is not None
+        engine.pulse.at(engine.steps_taken, "export")
+        parts = layout.parts(engine.model)
+        # What a strategy casts lies in the optimizer's dtype, and is exported in that of the computation, as elsewhere.
+        cast = {name: engine.policy.compute for name in parts if layout.is_cast(name)}
         return export(
-            self._engine.model,
+            engine.model,
             self._folder / "export",
-            parts=self._engine.parts(),
+            parts=parts,
+            dtype=cast or None,
             tokenizer=self._tokenizer,
             shard_bytes=self._shard_bytes,
             over=self._again,

@@ -55,11 +55,15 @@ class RankLayout:
         self.views, self.rank = views, rank
         self.whole: dict[str, Tensor] = {}
         """Parameters and persistent buffers by name as they are on one rank, on the meta device."""
+        self._first: dict[str, str] = {}
+        """The first name of what bears several: tied parameters are one."""
         self._placements: dict[str, Placement] = {}
 
     def begin(self, model: nn.Module) -> None:
         """Take note of the undivided model, which is on the meta device."""
-        self.whole = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+        tensors, first = named_tensors(model), dict[int, str]()
+        self.whole = {name: tensor.detach() for name, tensor in tensors.items()}
+        self._first = {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}
 
     # ── what strategies tell ───────────────────────────────────────────────────────────────────────────────────
 
@@ -83,24 +87,24 @@ class RankLayout:
 
     def is_cast(self, name: str) -> bool:
         """Whether a strategy casts the parameter to the compute dtype by itself."""
-        return name in self._placements and self._placements[name].cast
+        return self._found(name).cast
 
     def unsummed(self, name: str) -> tuple[str, ...]:
         """Axes over which the engine still has to sum the parameter's gradient, outermost first."""
-        place = self._placements.get(name, Placement())
+        place = self._found(name)
         done = place.divided() | place.summed
         axes = self.views.axes[self._view(place)]
         return tuple(a.name for a in axes if a.size > 1 and a.work != "same" and a.name not in done)
 
     def replicas(self, name: str) -> int:
         """How many ranks hold the same part of it."""
-        place = self._placements.get(name, Placement())
+        place = self._found(name)
         axes = self.views.axes[self._view(place)]
         return self.views.size(*(axis.name for axis in axes if axis.name not in place.divided()))
 
     def cuts(self, name: str) -> tuple[Cut, ...]:
         """How it is divided, in the order in which the cuts were made; those among one rank left out."""
-        place = self._placements.get(name, Placement())
+        place = self._found(name)
         return tuple(cut for cut in place.cuts if self.views.size(*cut.axes) > 1)
 
     def part(self, name: str, tensor: Tensor) -> Part:
@@ -129,14 +133,17 @@ class RankLayout:
         return {name: self.part(name, tensor) for name, tensor in tensors.items()}
 
     def _writes(self, name: str) -> bool:
-        place = self._placements.get(name, Placement())
+        place = self._found(name)
         view = self._view(place)
         at = self.views.coordinates(self.rank, view)
         return all(coordinate == 0 for axis, coordinate in at.items() if axis not in place.divided())
 
     def _of(self, name: str) -> Placement:
         assert name in self.whole, f"the model has no parameter {name}"
-        return self._placements.setdefault(name, Placement())
+        return self._placements.setdefault(self._first[name], Placement())
+
+    def _found(self, name: str) -> Placement:
+        return self._placements.get(self._first.get(name, name), Placement())
 
     def _view(self, place: Placement) -> str:
         return self.views.view_of(*place.axes())
