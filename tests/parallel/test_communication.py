@@ -93,5 +93,3 @@ def test_fsdp_may_reduce_after_each_micro_batch(counts, units):
     every = sum(units.values())
     expected = (MICRO_BATCHES * 4, MICRO_BATCHES * every * FLOAT64)
     assert counts[0]["fsdp_micro_batch"]["reduce_scatter", "dense.shard"] == expected
-
-

@@ -66,6 +66,7 @@ PACKINGS: tuple[Callable[[Sequence[Document], int], list[PackedBatch]], ...] = (
 )
 """Each packs documents into so many micro-batches; what a step computes depends on none of it."""
 
+
 def packed_steps(way: str, steps: int, vocabulary: int) -> list[list[PackedBatch]]:
     """Global batches of so many steps, weighted documents in micro-batches.
 
