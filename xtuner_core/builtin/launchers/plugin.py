@@ -50,10 +50,6 @@ def xtuner_check(plan: Plan, facts: DeviceFacts | None) -> Iterable[Problem]:
     if pick is None or pick.plugin != "launchers":
         return []
     started = started_by_torchrun()
-    if pick.name == "torchrun" and not started:
-        message = "launcher=torchrun, and torchrun did not start this process"
-        fix = "start the command with torchrun, or have ranks started on this host: --nproc N"
-        return [Problem(message=message, fix=fix, key="launcher", plugins=("launchers",))]
     if pick.name == "local" and started:
         message = "launcher=local would have each rank that torchrun started start ranks of its own"
         fix = "take launcher (or --nproc) out, or start the command without torchrun"

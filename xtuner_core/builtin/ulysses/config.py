@@ -15,7 +15,7 @@ class UlyssesConfig:
     T / S * (H * C + L * (C + V)) entries, of which 1 / S stays with it, and to the second T / S * H * V.
     """
 
-    size: int
+    size: int = 1
     """Ranks that share the tokens of a pack; must divide their number and the query heads of every attention."""
 
     def __post_init__(self) -> None:
