@@ -14,6 +14,8 @@ TENSORS = "state.safetensors"
 """Tensors of the algorithm's state and of the random generators."""
 STATE = "state.json"
 PLAN = "plan.json"
+RANKS = "ranks"
+"""In the state, of the random generators where there were several ranks: a list, by rank."""
 MANIFEST = "manifest.json"
 """Size and SHA-256 of every other file; written last."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from xtuner_core.durable import write_synced
 from xtuner_core.engine.checkpoint.layout import MANIFEST, step_of
+from xtuner_core.hf.agreement import Agreement
 
 SCHEMA = 1
 """Version of the checkpoint's form."""
@@ -31,14 +32,24 @@ class Score:
         return self.value if self.mode == "min" else -self.value
 
 
-def write_manifest(folder: Path, *, step: int, score: Score | None) -> None:
-    """List every file below `folder` as it lies on the disk, with its size and SHA-256."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+def write_manifest(folder: Path, *, step: int, score: Score | None, agreement: Agreement | None = None) -> None:
+    """List every file below `folder` as it lies on the disk, with its size and SHA-256.
+
+    :param agreement: of the ranks that wrote the files, which divide them among themselves to be read.
+    """
+    agreement = agreement or Agreement()
+    # All have written when all have come.
+    agreement.meet()
+    names = agreement.lead(lambda: _files(folder))
+    mine = {name: _entry(folder / name) for name in names[agreement.rank :: agreement.size]}
+    entries = {name: entry for found in agreement.meet(mine) for name, entry in found.items()}
+    if not agreement.leads:
+        return
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "step": step,
         "score": None if score is None else asdict(score),
-        "files": {str(file.relative_to(folder)): _entry(file) for file in files},
+        "files": {name: entries[name] for name in sorted(names)},
     }
     content["sha256"] = _own_digest(content)
     write_synced(folder / MANIFEST, [(json.dumps(content, indent=1, sort_keys=True) + "\n").encode()])
@@ -93,6 +104,12 @@ def _problem(file: Path, name: str, entry: Mapping[str, Any]) -> str | None:
         return f"{name} is missing"
     except OSError as error:
         return f"{name} cannot be read: {error.strerror}"
+
+
+def _files(folder: Path) -> list[str]:
+    """Largest first, so that they are divided evenly."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return [str(f.relative_to(folder)) for f in sorted(files, key=lambda file: (-file.stat().st_size, file))]
 
 
 def _entry(file: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from xtuner_core.contracts.weights import Part
 from xtuner_core.engine.checkpoint.codec import decode
-from xtuner_core.engine.checkpoint.layout import MODEL, OPTIMIZER, STATE, TENSORS
+from xtuner_core.engine.checkpoint.layout import MODEL, OPTIMIZER, RANKS, STATE, TENSORS
 from xtuner_core.engine.checkpoint.manifest import damage
 from xtuner_core.engine.checkpoint.tensors import first_unfit_of, read_tensors
 from xtuner_core.errors import DataError
@@ -26,7 +26,8 @@ class Saved:
     model: Path
     optimizer: Mapping[str, Any]
     algorithm: Mapping[str, Any]
-    random: dict[str, Any]
+    random: Sequence[dict[str, Any]]
+    """By rank; those of a run of another number of ranks may be more or fewer."""
     progress: Mapping[str, Any]
 
 
@@ -53,7 +54,9 @@ def read_checkpoint(checkpoint: Path, moments: Mapping[str, Part] | None = None)
         tensors = read_tensors(checkpoint / TENSORS)
         states = {name: decode(content[name], tensors) for name in ("algorithm", "random", "progress")}
         optimizer = _optimizer(content["optimizer"], checkpoint / OPTIMIZER, moments)
-        return Saved(step=content["step"], model=checkpoint / MODEL, optimizer=optimizer, **states)
+        random = states.pop("random")
+        random = random.get(RANKS, [random])
+        return Saved(step=content["step"], model=checkpoint / MODEL, optimizer=optimizer, random=random, **states)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         message = f"the checkpoint {checkpoint} cannot be read: {error}"
         raise DataError(message, fix="go on from another one") from error

@@ -44,6 +44,8 @@ class RunState:
     shard_bytes: int
     parts: Mapping[str, Stateful] = field(default_factory=dict)
     """The run's own counters, by name."""
+    log: Any = None
+    """Of the run."""
 
     def take(self, score: Score | None) -> tuple[Weights, Snapshot]:
         """The weights as they are optimized, and all else, right after a step; nothing is copied."""
@@ -82,8 +84,14 @@ class RunState:
             _load(name, part.load_state_dict, saved.progress[name])
 
     def restore_random(self, saved: Saved) -> None:
-        """Put the random states back; last, so that nothing draws between."""
-        set_random_states(saved.random, self.engine.device)
+        """Put this rank's random states back; last, so that nothing draws between.
+
+        Where the number of ranks was another, those of rank `rank % number` then.
+        """
+        ranks, then = self.engine.crew.ranks, len(saved.random)
+        if then != ranks.world_size and self.log is not None:
+            self.log.warning("random states are those of another number of ranks", then=then, now=ranks.world_size)
+        set_random_states(saved.random[ranks.rank % then], self.engine.device)
 
 
 def moment_parts(engine: Engine) -> dict[str, Part]:
