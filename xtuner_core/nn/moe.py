@@ -168,13 +168,11 @@ class MoE(nn.Module):
         """
         if plan.rounds == 1:
             return self._round(x_TD, plan, 0)
-        rounds = [
-            checkpoint(self._round, x_TD, plan, number, use_reentrant=False, preserve_rng_state=False)
-            for number in range(plan.rounds)
-        ]
-        first, *others = rounds
-        total: Tensor = sum(others, start=first)
-        return total
+        y_TD = torch.zeros_like(x_TD)
+        for number in range(plan.rounds):
+            again = checkpoint(self._round, x_TD, plan, number, use_reentrant=False, preserve_rng_state=False)
+            y_TD = y_TD + again
+        return y_TD
 
     def _round(self, x_TD: Tensor, plan: Plan, number: int) -> Tensor:
         return self.combine(self.apply_experts(self.dispatch(x_TD, plan, number)), plan, number)

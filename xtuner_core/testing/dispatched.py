@@ -135,7 +135,7 @@ def answer(payload: Mapping[str, Any], case: Routing, group: dist.ProcessGroup |
         "rounds": rounds,
         "rows": max(block.experts.seen),
         "most": alike.most_rows(experts_AK.numel()),
-        "collectives": len(forward.collectives) + len(backward.collectives),
+        "collectives": [forward.collectives, backward.collectives],
         "waits": [forward.waits, backward.waits],
     }
 

@@ -75,4 +75,4 @@ class DispatcherContract(OfferSuite):
         for routing in (Routing("alone", [4], [[0, 1], [1, 1], [0, 0], [1, 0]], each) for each in (None, 0.3)):
             found = answer(made, routing, None)
             assert max(found["errors"].values()) < EXACT, found
-            assert found["collectives"] == 0
+            assert found["collectives"] == [[], []]

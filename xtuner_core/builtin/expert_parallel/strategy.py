@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xtuner_core.builtin.expert_parallel.config import ExpertParallelConfig
 from xtuner_core.contracts.dispatcher import Dispatched, Dispatcher, ExpertGroup, Plan
 from xtuner_core.contracts.parallelism import Parallelism, RankContext
-from xtuner_core.errors import ConfigError
+from xtuner_core.errors import ConfigError, ContractError
 from xtuner_core.nn import iter_roles, put, set_role
 from xtuner_core.roles import matches
 
@@ -53,13 +53,13 @@ class ExpertParallel(Parallelism):
         """Keep this rank's experts, and replace what brings tokens to them; one rank keeps the model as it is.
 
         :raises ConfigError: the model mixes no experts, or the ranks do not divide them.
+        :raises ContractError: it has experts without a module of role `moe.dispatch` beside them.
         """
-        size = context.ranks.size(AXIS)
+        mixtures, size = _mixtures(model), context.ranks.size(AXIS)
         if size == 1:
             return model
         with torch.device("cpu"):  # groups are made of real tensors, while the model is on the meta device
             group = context.ranks.group(AXIS)
-        mixtures = _mixtures(model)
         for name, (experts, dispatch) in mixtures.items():
             module = model.get_submodule(experts)
             count = _experts(name, module)
@@ -100,6 +100,7 @@ def _mixtures(model: nn.Module) -> dict[str, tuple[str, str]]:
     """Names of the experts and of the dispatch module in each mixture, by the name of the block around both.
 
     :raises ConfigError: there is no mixture.
+    :raises ContractError: one has experts and no dispatch, or the other way.
     """
     found: dict[str, dict[str, str]] = {}
     for item in iter_roles(model):
@@ -113,7 +114,11 @@ def _mixtures(model: nn.Module) -> dict[str, tuple[str, str]]:
             plugin="expert_parallel",
         )
     broken = [name for name, roles in found.items() if len(roles) < 2]
-    assert not broken, f"{broken} have experts without a module of role {DISPATCH} beside them, or the other way"
+    if broken:
+        raise ContractError(
+            f"{', '.join(broken)}: the model has only one of the roles {EXPERTS} and {DISPATCH} there",
+            fix="give the model's mixture a module of each role, side by side, as `xtuner_core.nn.MoE` has",
+        )
     return {name: (roles[EXPERTS], roles[DISPATCH]) for name, roles in found.items()}
 
 
