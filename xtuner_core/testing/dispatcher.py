@@ -56,7 +56,8 @@ class DispatcherContract(OfferSuite):
 
     def test_no_round_is_larger_than_its_bound(self, answers: Sequence[Sequence[dict[str, Any]]]) -> None:
         """Where the group has one."""
-        assert [each for ranks in answers for each in ranks if each["rows"] > each["most"]] == []
+        sizes = [(each["case"], each["rows"], each["most"]) for ranks in answers for each in ranks]
+        assert [f"{case}: {rows} rows, {most} at most" for case, rows, most in sizes if rows > most] == []
 
     def test_ranks_agree_on_the_number_of_rounds(self, answers: Sequence[Sequence[dict[str, Any]]]) -> None:
         """And some case needs several."""

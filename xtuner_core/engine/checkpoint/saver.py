@@ -8,11 +8,14 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from xtuner_core.config.root import CheckpointConfig
+from xtuner_core.contracts.device import Device
+from xtuner_core.engine.checkpoint.background import HostCopies, Pending
 from xtuner_core.engine.checkpoint.keep import prune
 from xtuner_core.engine.checkpoint.layout import FOLDER, checkpoint_name, checkpoints, step_of
 from xtuner_core.engine.checkpoint.manifest import Score
-from xtuner_core.engine.checkpoint.snapshot import Snapshot, Weights, write_checkpoint
+from xtuner_core.engine.checkpoint.snapshot import Content, Snapshot, Weights, content_of, write_checkpoint
 from xtuner_core.errors import RunError
+from xtuner_core.hf.agreement import Agreement
 from xtuner_core.hf.together import ALONE, Together
 
 
@@ -30,11 +33,28 @@ class Saver:
     :param take: takes a snapshot.
     :param log: of the run.
     :param together: how the ranks of the run meet; all of them save at the same step.
+    :param background: how their threads meet that write while steps go on.
+    :param device: from which is copied for them; None where the settings ask for none.
     """
 
-    def __init__(self, run: Path, settings: CheckpointConfig, take: Take, log: Any, together: Together = ALONE) -> None:
+    def __init__(
+        self,
+        run: Path,
+        settings: CheckpointConfig,
+        take: Take,
+        log: Any,
+        together: Together = ALONE,
+        *,
+        background: Together = ALONE,
+        device: Device | None = None,
+    ) -> None:
         self._run = run
         self._together = together
+        self._background = background
+        assert device is not None or not settings.asynchronous, "asynchronous saves copy from a device"
+        self._copies = HostCopies(device) if device is not None and settings.asynchronous else None
+        self._pending: Pending | None = None
+        self._longest: float | None = None
         self._settings = settings
         self._take = take
         self._log = log
@@ -54,14 +74,21 @@ class Saver:
     def save(self, step: int, score: Score | None = None) -> float | None:
         """Save while the run goes on; a disk that refuses is told of, and the run goes on without.
 
-        :returns: the seconds that it took; None where nothing was saved.
+        Of asynchronous saves one is under way at most; the one before is waited for.
+
+        :returns: the seconds that it took, those of an asynchronous one being the longest known so far; None where
+            nothing was saved or none is known.
         :raises RunError: a weight or a state of the optimizer is not finite.
         """
         start = perf_counter()
         try:
+            self._settle()
+            if self._copies is not None:
+                self._begin(step, score, self._copies)
+                return self._longest
             self._write(step, score)
         except OSError as error:
-            self._log.warning(f"checkpoint not saved, the run goes on: {_reason(error)}", step=step, **self._good())
+            self._refused(step, error)
             return None
         finally:
             self._last_time = perf_counter()
@@ -76,6 +103,7 @@ class Saver:
         """
         start = perf_counter()
         try:
+            self._settle()
             self._write(step, score)
         except OSError as error:
             good = self._good()["last_good"]
@@ -87,22 +115,69 @@ class Saver:
         finally:
             self.seconds += perf_counter() - start
 
+    def settle(self) -> None:
+        """Wait for a save that is under way, on all ranks.
+
+        :raises RunError: it failed, and not at the disk.
+        """
+        start = perf_counter()
+        try:
+            self._settle()
+        finally:
+            self.seconds += perf_counter() - start
+
+    def leave(self) -> None:
+        """Wait for a save that is under way, however the run ends, unless that hangs on other ranks."""
+        if self._pending is not None and self._background.size == 1:
+            self._pending.wait()
+
     def reported(self) -> float:
         """Seconds of saving since the last call."""
         seconds, self._unreported = self._unreported, 0.0
         return seconds
 
-    def _write(self, step: int, score: Score | None) -> None:
-        found = checkpoints(self._run)
-        if found and step_of(found[0]) == step:
-            return
+    def _begin(self, step: int, score: Score | None, copies: HostCopies) -> None:
+        """Copy what there is to save, and leave the writing to a thread."""
         start = perf_counter()
-        weights, snapshot = self._take(score)
-        target = self._run / FOLDER / checkpoint_name(step)
-        write_checkpoint(target, weights, snapshot, self._together)
-        self._log.info("checkpoint saved", step=step, seconds=perf_counter() - start, folder=str(target))
-        if self._together.leads:
+        with Agreement(self._together) as agreement:
+            if agreement.lead(lambda: self._is_saved(step)):
+                return
+            content = copies(content_of(*self._take(score), agreement))
+        self._pending = Pending(step, lambda: self._put(content, self._background, start))
+
+    def _settle(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        error = pending.wait()
+        if isinstance(error, OSError):
+            self._refused(pending.step, error)
+        elif error is not None:
+            raise error
+        else:
+            self._longest = max(self._longest or 0.0, pending.seconds)
+
+    def _write(self, step: int, score: Score | None) -> None:
+        start = perf_counter()
+        with Agreement(self._together) as agreement:
+            if agreement.lead(lambda: self._is_saved(step)):
+                return
+            content = content_of(*self._take(score), agreement)
+        self._put(content, self._together, start)
+
+    def _put(self, content: Content, together: Together, start: float) -> None:
+        target = self._run / FOLDER / checkpoint_name(content.step)
+        write_checkpoint(target, content, together)
+        self._log.info("checkpoint saved", step=content.step, seconds=perf_counter() - start, folder=str(target))
+        if together.leads:
             self._prune()
+
+    def _is_saved(self, step: int) -> bool:
+        found = checkpoints(self._run)
+        return bool(found) and step_of(found[0]) == step
+
+    def _refused(self, step: int, error: OSError) -> None:
+        self._log.warning(f"checkpoint not saved, the run goes on: {_reason(error)}", step=step, **self._good())
 
     def _prune(self) -> None:
         try:

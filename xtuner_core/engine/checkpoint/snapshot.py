@@ -70,21 +70,6 @@ class Content:
     plan: str
 
 
-def write_checkpoint(target: Path, weights: Weights, snapshot: Snapshot, together: Together = ALONE) -> None:
-    """Write a checkpoint to `target`, in one piece; all ranks together.
-
-    The files are those of one process, whatever the number of ranks: whole tensors, of which each rank writes what it
-    holds. `torch.distributed.checkpoint` is not used, because its metadata is a pickle and nothing is unpickled here.
-
-    :raises RunError: a weight or a state of the optimizer is not finite, on any rank; names it.
-    :raises ContractError: a state holds something that cannot be saved; names where.
-    :raises OSError: something cannot be written, on any rank; then `target` is not there.
-    """
-    with Agreement(together) as agreement:
-        content = content_of(weights, snapshot, agreement)
-    write_content(target, content, together)
-
-
 def content_of(weights: Weights, snapshot: Snapshot, agreement: Agreement) -> Content:
     """Take down what a checkpoint is to hold; all ranks together. Tensors are not copied.
 
@@ -110,8 +95,11 @@ def content_of(weights: Weights, snapshot: Snapshot, agreement: Agreement) -> Co
     )
 
 
-def write_content(target: Path, content: Content, together: Together = ALONE) -> None:
-    """Write a checkpoint's files and put them in place; all ranks together.
+def write_checkpoint(target: Path, content: Content, together: Together = ALONE) -> None:
+    """Write a checkpoint to `target`, in one piece; all ranks together.
+
+    The files are those of one process, whatever the number of ranks: whole tensors, of which each rank writes what it
+    holds. `torch.distributed.checkpoint` is not used, because its metadata is a pickle and nothing is unpickled here.
 
     :raises OSError: something cannot be written, on any rank; then `target` is not there.
     """

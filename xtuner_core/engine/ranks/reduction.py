@@ -66,8 +66,10 @@ class Reduction:
         """
         if self._ranks.world_size == 1:
             return dict(shares)
+        # Gradients that are kept on the host have their norm there; the collective is the device's.
+        device = next(iter(shares.values())).device
         scaled = [(t if name in whole else t / self._same).double().reshape(-1) for name, t in shares.items()]
-        flat = torch.cat(scaled)
+        flat = torch.cat([part.to(device, non_blocking=True) for part in scaled])
         dist.all_reduce(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in shares.values()])
         return {

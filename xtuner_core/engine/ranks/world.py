@@ -16,6 +16,8 @@ from xtuner_core.engine.ranks.channel import Channel
 from xtuner_core.errors import PlanMismatch
 from xtuner_core.plan import Plan
 
+HOST_BACKEND = "gloo"
+"""Carries words between ranks, whatever carries their tensors."""
 FOREVER = timedelta(days=365)
 """Who waits for a command waits as long as the leading rank needs; whether that still lives is watched elsewhere."""
 
@@ -59,8 +61,8 @@ def joined(membership: Membership, device: Device, timeout: timedelta) -> Iterat
         return
     ours = not dist.is_initialized()
     if ours:
-        kind = device.torch_device.type
-        backend = device.backend if kind == "cpu" else f"cpu:gloo,{kind}:{device.backend}"
+        mixed = f"cpu:gloo,{device.torch_device.type}:{device.backend}"
+        backend = HOST_BACKEND if device.backend == HOST_BACKEND else mixed
         rank, size = membership.rank, membership.world_size
         store = _store(membership, timeout)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from xtuner_core.contracts.parallelism import RankContext
+from xtuner_core.contracts.parallelism import Parallelism, RankContext
 from xtuner_core.nn import select
 
 
@@ -19,7 +19,7 @@ class Rewound:
         return checkpoint(super().forward, *arguments, use_reentrant=False, **named)  # type: ignore[misc]
 
 
-class Rewind:
+class Rewind(Parallelism):
     """Changes the class of every module of a role, so that names, roles and operators stay as they are."""
 
     def __init__(self, config: Any) -> None:
