@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -66,7 +67,7 @@ def test_runs_are_the_elements_of_a_box_in_order_and_no_two_of_them_touch(case):
         return
     found = list(runs(box, whole.shape))
     assert [at for first, length in found for at in range(first, first + length)] == whole[box].flatten().tolist()
-    assert all(first + length < later for (first, length), (later, _) in zip(found, found[1:], strict=False))
+    assert all(first + length < later for (first, length), (later, _) in pairwise(found))
 
 
 def test_a_number_without_dims_is_one_run():
