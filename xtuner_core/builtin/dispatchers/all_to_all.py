@@ -22,6 +22,7 @@ The host waits for the device once in the forward pass, for P * P counts, and ne
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -73,7 +74,7 @@ class AllToAll:
             counts_PPL[:, group.place].flatten(), output_size=traffic.arriving[group.place]
         )
         choices = Rows(order_R, place_R.unsqueeze(1), whole=True)
-        weights_R = spread(weights_TK.reshape(-1, 1), choices).squeeze(1)
+        weights_R = spread(weights_TK.reshape(-1, 1), lambda: choices).squeeze(1)
         return Routes(rows, weights_R, arriving_N, traffic)
 
     def dispatch(self, x_TD: Tensor, plan: Routes, turn: int = 0) -> Dispatched:
@@ -83,7 +84,7 @@ class AllToAll:
         weights_R = plan.weights_R if plan.rounds == 1 else torch.cat([plan.weights_R[each] for each in sent])
         received = traffic.received(group.place, turn)
         rows_ND, weights_N = exchange(
-            group.group, lengths(sent), received, spread(x_TD, self._rows(plan, turn)), weights_R
+            group.group, lengths(sent), received, spread(x_TD, partial(self._rows, plan, turn)), weights_R
         )
         experts_N = plan.arriving_N[traffic.window(group.place, turn)]
         return Dispatched(rows_ND, experts_N.unsqueeze(1), weights_N.unsqueeze(1))
@@ -93,7 +94,7 @@ class AllToAll:
         group, traffic = self._group, plan.traffic
         home = lengths(traffic.sent(group.place, turn))
         (rows_RD,) = exchange(group.group, traffic.received(group.place, turn), home, rows_ND)
-        return gather_sum(rows_RD, self._rows(plan, turn))
+        return gather_sum(rows_RD, partial(self._rows, plan, turn))
 
     def _rows(self, plan: Routes, turn: int) -> Rows:
         """This rank's rows that travel in a round."""

@@ -18,6 +18,7 @@ The host waits for the device once in the forward pass, for P * (P + 1) counts, 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ class Naive:
         count = traffic.arriving[group.place]
         order_N, place_AK = order[:count], place.where(place < count, -1).view_as(experts_AK)
         choices = Rows(order_N, place_AK.view(-1, 1), whole=False)
-        weights_N = spread(weights_AK.reshape(-1, 1), choices).squeeze(1)
+        weights_N = spread(weights_AK.reshape(-1, 1), lambda: choices).squeeze(1)
         rows = Rows(order_N // experts_TK.shape[1], place_AK, whole=False)
         return Gathered(rows, weights_N, own[order_N], traffic, fill)
 
@@ -81,11 +82,11 @@ class Naive:
         x_AD = gather(self._group.group, _filled(x_TD, plan.fill, 0))
         window = plan.traffic.window(self._group.place, turn)
         experts_N, weights_N = plan.experts_N[window], plan.weights_N[window]
-        return Dispatched(spread(x_AD, self._rows(plan, turn)), experts_N.unsqueeze(1), weights_N.unsqueeze(1))
+        return Dispatched(spread(x_AD, partial(self._rows, plan, turn)), experts_N.unsqueeze(1), weights_N.unsqueeze(1))
 
     def combine(self, rows_ND: Tensor, plan: Gathered, turn: int = 0) -> Tensor:
         """Sum what all ranks computed for this one's tokens."""
-        y_SD = scatter_sum(self._group.group, gather_sum(rows_ND, self._rows(plan, turn)))
+        y_SD = scatter_sum(self._group.group, gather_sum(rows_ND, partial(self._rows, plan, turn)))
         return y_SD[: len(y_SD) - plan.fill]
 
     def _rows(self, plan: Gathered, turn: int) -> Rows:

@@ -6,7 +6,8 @@ where it has none here. Each row belongs to one choice, so that nothing is added
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,12 +34,16 @@ class Rows(NamedTuple):
         return Rows(self.token_R[index_N], padded_R[self.place_TK], whole=False)
 
 
-def spread(x_TD: Tensor, rows: Rows) -> Tensor:
+Which: TypeAlias = Callable[[], Rows]
+"""Asked again in the backward pass, so that between the passes nobody keeps the indices of a round."""
+
+
+def spread(x_TD: Tensor, rows: Which) -> Tensor:
     """[R, D]: each row is its token."""
     return _Spread.apply(x_TD, rows)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def gather_sum(rows_RD: Tensor, rows: Rows) -> Tensor:
+def gather_sum(rows_RD: Tensor, rows: Which) -> Tensor:
     """[T, D]: each token is the sum of its rows in the order of the columns, taken in float32 at least."""
     return _GatherSum.apply(rows_RD, rows)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -61,29 +66,29 @@ def _gather_sum(rows_RD: Tensor, rows: Rows) -> Tensor:
     return y_TD.to(rows_RD.dtype)
 
 
-# The indices are kept beside what autograd saves: where a round is computed again they need not be, nor then the
-# collective that would lead to them.
+# What is asked for is kept beside what autograd saves: where a round is computed again, nothing after the experts is
+# saved, so the collective that brings their outputs back is not called again.
 
 
 class _Spread(Function):
     @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, rows: Rows) -> Tensor:
+    def forward(ctx: Any, x_TD: Tensor, rows: Which) -> Tensor:
         ctx.rows = rows
-        return _spread(x_TD, rows)
+        return _spread(x_TD, rows())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, None]:
-        return _gather_sum(grad_RD, ctx.rows), None
+        return _gather_sum(grad_RD, ctx.rows()), None
 
 
 class _GatherSum(Function):
     @staticmethod
-    def forward(ctx: Any, rows_RD: Tensor, rows: Rows) -> Tensor:
+    def forward(ctx: Any, rows_RD: Tensor, rows: Which) -> Tensor:
         ctx.rows = rows
-        return _gather_sum(rows_RD, rows)
+        return _gather_sum(rows_RD, rows())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, None]:
-        return _spread(grad_TD, ctx.rows), None
+        return _spread(grad_TD, ctx.rows()), None

@@ -15,8 +15,9 @@ class ExpertParallelConfig:
     Memory of the experts of a layer is bounded whatever the routing. T tokens of a rank's pack, K chosen experts, P
     ranks, D model width, F expert width; with packs of one length, the experts of a rank see N <= imbalance * T * K
     rows in one round. In entries of the compute dtype, with one round N (D + 2 F) are kept for the backward pass, with
-    several only the layer's input, T D. While a round is computed there are besides, forward and backward, at most
-    2 N (2 D + 3 F) of the experts and 4 T K D of rows on their way (`naive`: 2 P T D in their place).
+    several only the layer's input, T D. While a round is computed, forward or backward, there are besides at most
+    2 N (2 D + 3 F) of the experts, 4 T K D of rows on their way (`naive`: 2 P T D in their place) and 3 T D of the
+    layer's output and gradients; and indices, 64 bytes for each of the T K choices (`naive`: of all ranks).
     """
 
     size: int | str = "auto"
