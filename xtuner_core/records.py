@@ -26,6 +26,9 @@ SINGLE_SLOTS = {
 }
 """Slots of which a run picks one at most."""
 
+INHERITED_SLOTS = frozenset({"dispatcher"})
+"""Single slots from which only other components take: what the run picks is what they have where they name none."""
+
 MANY_SLOTS = {
     "parallelism": "spreads the work over ranks",
     "dataset": "where texts come from",

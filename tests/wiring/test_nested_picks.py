@@ -6,6 +6,7 @@ import pytest
 
 from xtuner_core import Host
 from xtuner_core.parts import Parts
+from xtuner_core.testing import compose_tiny
 
 TOWER = """
 def build(config, *, nested):
@@ -115,3 +116,12 @@ def test_the_outer_factory_makes_what_was_nested_without_importing_it(planned, o
     host = Host()
     plan = planned(overrides=["model=tower", override], host=host)
     assert Parts(plan, host).make("model") == {"width": 8} | text
+
+
+def test_a_dispatcher_that_is_picked_for_the_run_is_the_one_of_a_strategy_that_names_none():
+    spread = {"parallelism": {"expert_parallel": {}}, "dispatcher": "naive"}
+    key = "parallelism.expert_parallel.dispatcher"
+    assert compose_tiny(spread).require().pick(key).name == "naive"
+    spread["parallelism"]["expert_parallel"]["dispatcher"] = "all_to_all"
+    assert compose_tiny(spread).require().pick(key).name == "all_to_all"
+    assert compose_tiny({"parallelism": {"expert_parallel": {}}}).require().pick(key).name == "all_to_all"

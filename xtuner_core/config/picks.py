@@ -17,7 +17,7 @@ from xtuner_core.config.lookup import Found, Lookup
 from xtuner_core.config.naming import Naming, contested
 from xtuner_core.config.pick import pick_fields
 from xtuner_core.errors import PluginError, XTunerCoreError
-from xtuner_core.records import MANY_SLOTS, SINGLE_SLOTS, Problem
+from xtuner_core.records import INHERITED_SLOTS, MANY_SLOTS, SINGLE_SLOTS, Problem
 from xtuner_core.registry import Offer
 
 AUTO = ("device", "precision")
@@ -168,7 +168,16 @@ class Picker:
         self.choices[choice.key] = choice
         self.layers.presets += flatten(found.values, key, found.label) if found.values else []
         for name, (inner, default) in pick_fields(config).items() if config else ():
-            self._single((*key, name), inner, default)
+            self._single((*key, name), inner, self._inherited((*key, name), inner, default))
+
+    def _inherited(self, key: Key, slot: str, default: str | None) -> str | None:
+        """What a nested pick is where its owner names none: the run's own of a slot that is there to be taken from."""
+        above = self.choices.get(slot) if slot in INHERITED_SLOTS else None
+        if above is None or any(pick is not None for pick in self._written(key)):
+            return default
+        values = [a for layer in self.layers.below((slot,)) for a in layer]
+        self.layers.presets += [Assignment((*key, *a.path[1:]), a.value, a.origin) for a in values]
+        return above.offer.name
 
     def _find(self, slot: str, spec: Any) -> Found:
         if isinstance(spec, Offer):

@@ -76,6 +76,15 @@ KINDS: Mapping[str, Kind] = {
         fields={"suffixes": '(".{name}",)'},
         index=("dataset/{name}", "file/{name}"),
     ),
+    "dispatcher": Kind(component="dispatcher", factory="{title}", configured=False),
+    "launcher": Kind(
+        component="launcher",
+        factory="{title}",
+        record="LauncherProvider",
+        configured=False,
+        fields={"world": '"{package}.world:world"'},
+        extra_files=("world",),
+    ),
     "observer": Kind(component="observer", factory="{title}"),
     "operator": Kind(component="operator", factory="IMPLEMENTATION", configured=False, index=()),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xtuner_core.testing.documents import PACKINGS, random_documents
     from xtuner_core.testing.fake_engine import FakeEngine
     from xtuner_core.testing.fakes import fake_plugin
+    from xtuner_core.testing.launcher import LauncherContract
     from xtuner_core.testing.loss import LossContract
     from xtuner_core.testing.model import ModelContract
     from xtuner_core.testing.observer import ObserverContract
@@ -46,6 +47,7 @@ _HOMES = {
     "DeviceContract": "device",
     "DispatcherContract": "dispatcher",
     "FakeEngine": "fake_engine",
+    "LauncherContract": "launcher",
     "LossContract": "loss",
     "ModelContract": "model",
     "ObserverContract": "observer",
@@ -90,6 +92,7 @@ __all__ = [
     "DeviceContract",
     "DispatcherContract",
     "FakeEngine",
+    "LauncherContract",
     "LossContract",
     "ModelContract",
     "ObserverContract",
